@@ -1,0 +1,1 @@
+"""Connections to peers: what brings bytes in and out, and knows nothing about conversations."""

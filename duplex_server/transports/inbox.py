@@ -1,0 +1,93 @@
+"""A bounded queue between a connection's reader and the one session that takes from it.
+
+Knows nothing about sockets or about what it carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+__all__ = ["Inbox"]
+
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
+    """What arrived and was not taken yet. One reader, any number of synchronous writers on the same loop.
+
+    Args:
+        limit_items: how many items may wait.
+        limit_bytes: how many bytes the waiting items may hold together, by the writers' own count.
+    """
+
+    def __init__(self, *, limit_items: int, limit_bytes: int) -> None:
+        self._limit_items = limit_items
+        self._limit_bytes = limit_bytes
+        self._waiting: deque[tuple[T, int]] = deque()  # bounded by put(), which refuses when full
+        self._n_bytes = 0
+        self._closed = False
+        self._arrival: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will be taken in."""
+        return self._closed
+
+    def put(self, item: T, n_bytes: int = 0) -> bool:
+        """Add an item; return whether there was room for it. A closed inbox has none.
+
+        An item larger than the whole limit is taken while nothing else waits.
+        """
+        full = len(self._waiting) >= self._limit_items or self._n_bytes + n_bytes > self._limit_bytes
+        if self._closed or (full and self._waiting):
+            return False
+        self._waiting.append((item, n_bytes))
+        self._n_bytes += n_bytes
+        self._wake()
+        return True
+
+    def drop_oldest(self) -> None:
+        """Forget the item that has waited longest, if any waits."""
+        if self._waiting:
+            self._n_bytes -= self._waiting.popleft()[1]
+
+    def close(self, *, discard: bool = False) -> None:
+        """Take nothing more in; the reader still gets what waits, unless it is discarded, and then the end."""
+        self._closed = True
+        if discard:
+            self._waiting.clear()
+            self._n_bytes = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def __aiter__(self) -> Inbox[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        """Take the oldest item, waiting for one.
+
+        Cancelled, it leaves the inbox as it was.
+
+        Raises:
+            StopAsyncIteration: the inbox is closed and empty.
+        """
+        while not self._waiting:
+            if self._closed:
+                raise StopAsyncIteration
+            assert self._arrival is None, "an inbox has one reader"
+            self._arrival = asyncio.get_running_loop().create_future()
+            try:
+                await self._arrival
+            finally:
+                self._arrival = None
+        item, n_bytes = self._waiting.popleft()
+        self._n_bytes -= n_bytes
+        return item
