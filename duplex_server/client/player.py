@@ -165,7 +165,8 @@ class Player:
         gains = self._gain + step * np.arange(1, len(pcm) + 1)
         gains = np.minimum(gains, self._target_gain) if step > 0 else np.maximum(gains, self._target_gain)
         self._gain = float(gains[-1]) if len(gains) else self._gain
-        return pcm * gains.astype(np.float32)
+        shaped: Pcm = pcm * gains.astype(np.float32)
+        return shaped
 
     def set_gain_db(self, gain_db: float) -> None:
         """Play louder or softer from the next sample on; the change takes 20 ms."""
