@@ -3,17 +3,18 @@
 Stands alone: it knows nothing of the package around it and imports none of it. espeak-ng (GPL-3.0-or-later) is loaded
 here and nowhere else, so that it runs as a program of its own, and because its state is global and not thread-safe.
 
-Every message, both ways, is a frame: its length in bytes as four bytes, little endian, then that many bytes. The program
-first writes one frame of JSON, ``{"rate_hz": …, "version": …}`` or ``{"error": …}``, and ends after the latter. Then it
-answers each request, a frame of JSON ``{"text": str, "voice": str, "words_per_minute": int}``, with two frames: JSON
-``{"words": [[start_samples, text_start, text_length], …]}`` and the samples, int16 little endian mono; or with one,
-``{"error": …}``. Text positions count Unicode characters from 0. It ends when its input ends.
+Every message, both ways, is a frame: its length in bytes as four bytes, little endian, then that many bytes.
+
+1. The program writes one frame of JSON: ``{"rate_hz": …, "version": …}``, or ``{"error": …}``, after which it ends.
+2. It reads a request, a frame of JSON: ``{"text": str, "voice": str, "words_per_minute": int}``.
+3. It writes two frames, JSON ``{"words": [[start_samples, text_start, text_length], …]}`` and the samples, int16 little
+   endian mono; or one, ``{"error": …}``. Text positions count Unicode characters from 0.
+4. It goes on with 2, until its input ends.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import os
 import signal
@@ -38,6 +39,8 @@ _LIST_END, _WORD = 0, 1
 """``espeakEVENT_LIST_TERMINATED`` and ``espeakEVENT_WORD``."""
 _BUFFER_MS = 200
 """Length of the pieces that the callback gets. Any will do, as a reply goes out whole."""
+_MAX_SPEECH_S = 300
+"""Synthesis is broken off here, after about 0.6 s and 13 MB: a short text of emoji or digits can speak for an hour."""
 _WARM_UP_VOICES = ("sit/cmn", "gmw/en-US")
 """Loaded before the first request: the dictionaries are then in the page cache, and English is at hand."""
 
@@ -74,11 +77,12 @@ class Espeak:
     """
 
     def __init__(self) -> None:
-        package = importlib.util.find_spec("espeakng_loader")
-        if package is None:
-            raise Unspeakable("the Python package espeakng-loader is not installed")
-        loader: Any = importlib.import_module("espeakng_loader")
-        library_path, data_path = Path(loader.get_library_path()), Path(loader.get_data_path())
+        try:
+            import espeakng_loader
+        except ImportError:
+            raise Unspeakable("the Python package espeakng-loader is not installed") from None
+        library_path = Path(espeakng_loader.get_library_path())
+        data_path = Path(espeakng_loader.get_data_path())
         # The library keeps paths in a fixed buffer and fails where the data lies deeper than about 145 characters.
         # A relative path is always short, and this process has no other use for its working directory.
         os.chdir(data_path.parent)
@@ -105,7 +109,7 @@ class Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def speak(self, text: str, voice: str, words_per_minute: int) -> tuple[bytes, list[tuple[int, int, int]]]:
-        """Turn a text into samples.
+        """Turn a text into samples, at most five minutes of them.
 
         Returns:
             int16 mono samples at :attr:`rate_hz`, and ``(start_samples, text_start, text_length)`` for each word event.
@@ -137,7 +141,7 @@ class Espeak:
             if event.type == _WORD:
                 self._words.append((event.sample, event.text_position - 1, event.length))
             index += 1
-        return 0
+        return int(len(self._samples) > 2 * self.rate_hz * _MAX_SPEECH_S)  # 1 breaks synthesis off
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:

@@ -24,7 +24,7 @@ from duplex_server.types import OUTPUT_RATE_HZ, Pcm
 __all__ = ["LANGUAGES", "MAX_TEXT_CHARACTERS", "Utterance", "Voice", "Word"]
 
 MAX_TEXT_CHARACTERS = 4000
-"""Longer texts are cut here: about five minutes of speech, 28 MB of samples and half a second of synthesis."""
+"""Longer texts are cut here. Speech is cut after five minutes besides, which is 29 MB of samples and 0.6 s of work."""
 
 _VOICE_OF_LANGUAGE = {"en": "gmw/en-US", "zh": "sit/cmn"}
 """espeak-ng's files by language; its aliases differ between versions ("zh" is unknown to 1.52)."""
@@ -42,10 +42,12 @@ _HEAD_SAMPLES = OUTPUT_RATE_HZ // 500
 _KNEE = 0.8
 """Amplitude above which a raised volume is bent instead of clipped."""
 
-_TIMEOUT_S = 5.0
-"""For one answer, start included. Synthesis runs at several hundred times real time: whoever needs this long, hangs."""
-_MAX_FRAME_BYTES = 64 * 2**20
-"""A longer announced frame is not a frame: ten minutes of speech take 26 MB."""
+_ANSWER_TIMEOUT_S = 5.0
+"""Synthesis runs at several hundred times real time, and breaks off after a second: whoever takes this long, hangs."""
+_START_TIMEOUT_S = 20.0
+"""A start takes 0.2 s; a machine that starts sixteen workers at once, and reads everything from a cold disk, longer."""
+_MAX_FRAME_BYTES = 32 * 2**20
+"""A longer announced frame is not a frame: five minutes of speech take 13 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,7 @@ class _EspeakProcess:
         ModelLoadError: it says that it cannot work on this machine.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self) -> None:
         program = Path(__file__).with_name("espeak_process.py")
         self._process = subprocess.Popen(
             # As a file, not as a module: importing the package would take longer than everything else it does.
@@ -93,7 +94,7 @@ class _EspeakProcess:
             stdout=subprocess.PIPE,
         )
         try:
-            greeting = self._exchange(None)
+            greeting = self._exchange(None, _START_TIMEOUT_S)
         except _ProcessFailure:
             self.stop()
             raise
@@ -106,9 +107,9 @@ class _EspeakProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def request(self, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def request(self, fields: dict[str, Any], timeout_s: float) -> tuple[dict[str, Any], bytes]:
         """Ask for one text; returns the answer and its samples, which are empty in case of an error."""
-        answer = self._exchange(fields)
+        answer = self._exchange(fields, timeout_s)
         return answer, answer.pop("samples", b"")
 
     def stop(self) -> None:
@@ -125,9 +126,9 @@ class _EspeakProcess:
             self._process.wait()
         self._process.stdout.close()
 
-    def _exchange(self, fields: dict[str, Any] | None) -> dict[str, Any]:
+    def _exchange(self, fields: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
         # Killing the process ends whatever this thread waits for, be it room in one pipe or bytes from the other.
-        watchdog = threading.Timer(self._timeout_s, self._process.kill)
+        watchdog = threading.Timer(timeout_s, self._process.kill)
         watchdog.start()
         try:
             if fields is not None:
@@ -163,8 +164,11 @@ class Voice:
     The process is warm when the constructor returns. It ends with :meth:`close`, or when this process ends.
     """
 
-    def __init__(self, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, *, timeout_s: float = _ANSWER_TIMEOUT_S) -> None:
         """Start the process.
+
+        Args:
+            timeout_s: how long one text may take before the process counts as hung and is replaced.
 
         Raises:
             ModelLoadError: espeak-ng is not installed or does not work here.
@@ -172,7 +176,7 @@ class Voice:
         self._timeout_s = timeout_s
         self._closed = False
         try:
-            self._process: _EspeakProcess | None = _EspeakProcess(timeout_s)
+            self._process: _EspeakProcess | None = _EspeakProcess()
         except _ProcessFailure as failure:
             raise ModelLoadError(f"Speech synthesis does not start: {failure}.") from failure
 
@@ -202,7 +206,8 @@ class Voice:
         A process that died or hangs is replaced, and the text tried once more. Two runs differ in their samples.
 
         Args:
-            text: plain text; cut after :data:`MAX_TEXT_CHARACTERS`. Texts without anything to say give no samples.
+            text: plain text; cut after :data:`MAX_TEXT_CHARACTERS` or five minutes of speech. Where there is nothing to
+                say, there are no samples.
             language: BCP 47 tag whose language is in :data:`LANGUAGES`; regions are ignored.
             rate: 1 is normal; held within what espeak-ng can, about 0.46..2.6.
             volume: 1 is normal; above, loud passages are compressed to stay within −1..1.
@@ -222,8 +227,8 @@ class Voice:
         answer, samples, rate_hz = self._ask({"text": text, "voice": file, "words_per_minute": words_per_minute})
         if "error" in answer:
             raise ModelError(f"Speech synthesis failed: {answer['error']}.")
-        pcm = np.frombuffer(samples, "<i2").astype(np.float32) / 32768
-        pcm = resample(pcm, rate_hz, OUTPUT_RATE_HZ)
+        spoken: Pcm = np.frombuffer(samples, "<i2").astype(np.float32) / np.float32(32768)
+        pcm = resample(spoken, rate_hz, OUTPUT_RATE_HZ)
         audible = np.flatnonzero(np.abs(pcm) > _AUDIBLE)
         if not len(audible):
             return Utterance(np.zeros(0, np.float32), ())
@@ -237,8 +242,8 @@ class Voice:
         for attempt in range(2):
             try:
                 if self._process is None:
-                    self._process = _EspeakProcess(self._timeout_s)
-                return *self._process.request(fields), self._process.rate_hz
+                    self._process = _EspeakProcess()
+                return *self._process.request(fields, self._timeout_s), self._process.rate_hz
             except _ProcessFailure as failure:
                 self._discard()
                 if attempt:
