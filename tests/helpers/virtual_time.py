@@ -90,7 +90,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._executor_call_returned)
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, *_: float | None) -> None:
         self._jumping.executor_calls += 1  # asyncio joins its threads in a thread of its own
         try:
             await super().shutdown_default_executor()

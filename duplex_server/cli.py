@@ -1,0 +1,109 @@
+"""The command line: what can be asked for, and who does it. Knows nothing about how it is done."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from duplex_server import __version__
+from duplex_server.config import FIELDS, Effective, effective, render
+from duplex_server.errors import ConfigError
+
+__all__ = ["main"]
+
+EXIT_BAD_SETTING = 2
+"""As argparse exits for a flag that it does not know."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command and return the exit status; 2 for a setting that cannot be used.
+
+    Args:
+        arguments: the words after the program's name; None: those it was started with.
+    """
+    asked = _parser().parse_args(arguments)
+    try:
+        match asked.command:
+            case "serve":
+                from duplex_server.server import serve
+
+                serve(_effective(asked).settings)
+            case "config":
+                print(render(_effective(asked)), end="")
+            case "talk":
+                from duplex_server.talk import run
+
+                return run(asked)
+            case "version":
+                print(f"duplex-server {__version__}")
+    except ConfigError as error:
+        print(f"duplex-server: {error}", file=sys.stderr)
+        return EXIT_BAD_SETTING
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="duplex-server", description="Full-duplex conversations: it listens, looks and speaks at the same time."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="start the server", description="Start the server.")
+    _add_settings(serve)
+    config = commands.add_parser(
+        "config",
+        help="print the effective settings",
+        description="Print the settings that serve would use, each with its meaning and where it was set, as TOML.",
+    )
+    _add_settings(config)
+    _add_talk(commands.add_parser("talk", help="talk to a server from the terminal or from files"))
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting. Their values stay text: the settings check them, whoever sets them."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings file, TOML; DUPLEX_CONFIG or ./duplex-server.toml if left out",
+    )
+    for field in FIELDS.values():
+        text = f"{field.meaning} Must be {field.allowed}. Environment: {field.variable}.".replace("%", "%%")
+        if field.kind == "switch":
+            parser.add_argument(field.flag, dest=field.name, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            shown = "LIST" if field.kind == "list" else field.name.rsplit("_", 1)[-1].upper()
+            parser.add_argument(field.flag, dest=field.name, metavar=shown, help=text)
+
+
+def _add_talk(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Talk to a server. Without --input the microphone and the loudspeaker are used (pip install duplex-server[audio])."
+    parser.add_argument("server", nargs="?", default="http://127.0.0.1:8000", help="address, default %(default)s")
+    parser.add_argument("--transport", choices=["webrtc", "websocket"], default="websocket", help="default %(default)s")
+    parser.add_argument(
+        "--input", type=Path, metavar="WAV", help="speech to send at real-time pace, instead of a microphone"
+    )
+    parser.add_argument(
+        "--frames", type=Path, metavar="VIDEO", help="video or picture whose frames are sent as the camera's"
+    )
+    parser.add_argument("--output", type=Path, metavar="WAV", help="where to save what is heard")
+    parser.add_argument(
+        "--transcript", type=Path, metavar="JSONL", help="where to save every event, one JSON object a line"
+    )
+    parser.add_argument("--language", default=None, metavar="TAG", help="language to ask for, as en or zh")
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("DUPLEX_API_KEY"),
+        metavar="KEY",
+        help="key of the server; or set DUPLEX_API_KEY",
+    )
+
+
+def _effective(asked: argparse.Namespace) -> Effective:
+    given = {name: getattr(asked, name) for name in FIELDS if getattr(asked, name) is not None}
+    flags = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    return effective(flags, os.environ, asked.config)
