@@ -1,0 +1,112 @@
+"""Whether what the microphone hears is only the model's own voice, come back through a loudspeaker.
+
+Browsers cancel echo themselves; a robot's or a terminal's microphone may not. This is no canceller: it compares the
+loudness over time and frequency of what was sent with what was heard, finds the echo's delay and strength, and says of
+each window whether it holds more than that. Pure and synchronous. Knows nothing about turns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from duplex_server.media.vad import WINDOW_SAMPLES
+from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, Pcm
+
+__all__ = ["EchoGuard"]
+
+_HOP_S = 0.016
+"""Grid on which the sent sound is kept: half a voice window, so that any delay is met within 8 ms."""
+_HOP_SAMPLES = int(_HOP_S * OUTPUT_RATE_HZ)
+_SENT_WINDOW_SAMPLES = WINDOW_SAMPLES * OUTPUT_RATE_HZ // INPUT_RATE_HZ
+_MAX_DELAY_HOPS = 40
+"""640 ms: a Bluetooth loudspeaker (300 ms) behind a jitter buffer (up to 200 ms)."""
+_EDGES_HZ = np.geomspace(200.0, 4000.0, 13)
+"""Twelve bands over the range that small loudspeakers give and telephones carry."""
+_FLOOR_DB = -75.0
+_MEMORY = 0.98
+"""Forgetting per compared window: a time constant of 50 windows, 1.6 s of the model's speech."""
+_CORRELATED = 0.55
+"""Loudness patterns that agree this well are the same sound. Unrelated speech stays under 0.4 over 1.6 s."""
+_LEAST_WEIGHT = 10.0
+"""Windows compared before a correlation is believed: 320 ms of the model's speech."""
+_EXCESS_DB = 7.0
+"""The room's reverberation and the window grid leave this much of an echo unexplained."""
+_LEAST_BANDS = 4
+"""Bands that must be louder than the echo explains before a window counts as somebody else's voice."""
+
+
+class EchoGuard:
+    """Compare what was sent with what is heard, for one session.
+
+    :meth:`sent` and :meth:`is_echo` must be called at the pace of the session's clock, so that sent and heard audio
+    stay aligned; the delay between them is found here.
+    """
+
+    def __init__(self) -> None:
+        n_bands = len(_EDGES_HZ) - 1
+        self._sent_pcm: Pcm = np.zeros(_SENT_WINDOW_SAMPLES, np.float32)
+        self._carry: Pcm = np.zeros(0, np.float32)
+        # Newest last; hop h of the past is row −1−h.
+        self._sent_db = np.full((_MAX_DELAY_HOPS + 4, n_bands), _FLOOR_DB, np.float32)
+        self._sums = np.zeros((_MAX_DELAY_HOPS, 6))  # weight, Σx, Σy, Σxx, Σyy, Σxy per delay
+        self._gain_db = np.zeros((_MAX_DELAY_HOPS, n_bands))
+        self._quiet_hops = _MAX_DELAY_HOPS + 4
+
+    def sent(self, pcm: Pcm | None, n_samples: int) -> None:
+        """Note what left during a tick: float32 24 kHz, or None for ``n_samples`` of silence."""
+        block = np.concatenate([self._carry, np.zeros(n_samples, np.float32) if pcm is None else pcm])
+        while len(block) >= _HOP_SAMPLES:
+            hop, block = block[:_HOP_SAMPLES], block[_HOP_SAMPLES:]
+            self._sent_pcm = np.concatenate([self._sent_pcm[_HOP_SAMPLES:], hop])
+            silent = pcm is None and self._quiet_hops > 2
+            self._quiet_hops = self._quiet_hops + 1 if pcm is None else 0
+            self._sent_db[:-1] = self._sent_db[1:]
+            self._sent_db[-1] = _FLOOR_DB if silent else _band_levels_db(self._sent_pcm, OUTPUT_RATE_HZ)
+        self._carry = block
+
+    def is_echo(self, window: Pcm) -> bool:
+        """Return whether a window of input, float32 ``[512]`` at 16 kHz, holds nothing beyond the model's echo.
+
+        False while nothing has been sent that could come back, and while too little has been compared to know.
+        """
+        if self._quiet_hops > _MAX_DELAY_HOPS:
+            return False
+        heard_db = _band_levels_db(window, INPUT_RATE_HZ)
+        delayed = self._sent_db[::-1][:_MAX_DELAY_HOPS]  # [delay, band]
+        self._compare(delayed, heard_db)
+        delay = int(np.argmax(self._correlations()))
+        if self._correlations()[delay] < _CORRELATED:
+            return False
+        around = self._sent_db[::-1][max(0, delay - 1) : delay + 4].max(axis=0)  # the room rings on for some hops
+        explained = around + self._gain_db[delay]
+        louder = (heard_db > explained + _EXCESS_DB) & (heard_db > _FLOOR_DB + 20)
+        return int(louder.sum()) < _LEAST_BANDS
+
+    def _compare(self, delayed: npt.NDArray[np.float32], heard_db: npt.NDArray[np.float32]) -> None:
+        active = delayed.max(axis=1) > _FLOOR_DB + 15  # [delay]
+        x = delayed[active].astype(np.float64)
+        y = np.broadcast_to(heard_db.astype(np.float64), x.shape)
+        terms = np.stack(
+            [np.ones(len(x)), x.mean(1), y.mean(1), (x * x).mean(1), (y * y).mean(1), (x * y).mean(1)], axis=1
+        )
+        self._sums[active] = self._sums[active] * _MEMORY + terms
+        weight = np.maximum(self._sums[active, :1], 1.0)
+        self._gain_db[active] += (heard_db - x - self._gain_db[active]) / np.minimum(weight, 50.0)
+
+    def _correlations(self) -> npt.NDArray[np.float64]:
+        weight, x, y, xx, yy, xy = self._sums.T
+        n = np.maximum(weight, 1e-9)
+        variance = np.maximum((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2), 1e-9)
+        correlation: npt.NDArray[np.float64] = (xy / n - x * y / n**2) / np.sqrt(variance)
+        correlation[weight < _LEAST_WEIGHT] = 0.0
+        return correlation
+
+
+def _band_levels_db(pcm: Pcm, rate_hz: int) -> npt.NDArray[np.float32]:
+    """Return the level of each band in dB, float32 ``[12]``, of one window."""
+    power = np.abs(np.fft.rfft(pcm * np.hanning(len(pcm)))) ** 2 / len(pcm) ** 2
+    first = np.searchsorted(np.fft.rfftfreq(len(pcm), 1 / rate_hz), _EDGES_HZ)
+    sums = np.add.reduceat(power, first)[: len(_EDGES_HZ) - 1]
+    levels: npt.NDArray[np.float32] = np.maximum(10 * np.log10(sums + 1e-12), _FLOOR_DB).astype(np.float32)
+    return levels

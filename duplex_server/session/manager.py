@@ -1,0 +1,239 @@
+"""Who may have a conversation now: places, the sessions that hold them, and their orderly end.
+
+Knows nothing about HTTP or WebRTC; transports ask for a place, and hand over a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from duplex_server.engine.base import Engine
+from duplex_server.errors import CapacityError, DuplexError, TransportError
+from duplex_server.media.vad import VoiceDetector
+from duplex_server.session.observer import SessionObserver
+from duplex_server.session.session import Session, SessionLimits
+from duplex_server.session.transport import Transport
+from duplex_server.types import InterruptionPolicy, SessionSetup
+from duplex_server.wire.dialogue import Dialogue
+from duplex_server.wire.requests import TurnTaking
+
+__all__ = ["Hello", "Place", "SessionManager"]
+
+_log = logging.getLogger(__name__)
+
+_USUAL_SESSION_S = 120.0
+"""How long a conversation lasts before any has ended, for the estimate given to those who find the server full."""
+_SESSION_STEP = 0.2
+"""Weight of the newest session's length in that estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a connection brings besides itself."""
+
+    opt_in: frozenset[str] = frozenset()
+    """Groups of extension events that the peer asked for; see ``docs/protocol.md``."""
+    client: str = ""
+    """Who it is, for logs."""
+
+
+class Place:
+    """The right to one session; given back once, by whoever holds it."""
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back: Callable[[], None] | None = give_back
+
+    def release(self) -> None:
+        """Give the place back. Safe to call twice."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
+
+
+class SessionManager:
+    """Admit sessions up to a limit, run them, and let them end. An async context manager that owns their tasks."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_sessions: int,
+        limits: SessionLimits,
+        policy: InterruptionPolicy,
+        setup: SessionSetup,
+        make_detector: Callable[[], VoiceDetector],
+        observer: SessionObserver,
+        shutdown_grace_s: float,
+        wall_clock_s: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            engine: an entered engine.
+            max_sessions: places; 0 for as many as the engine has.
+            limits: what each session may use.
+            policy: what lets a user interrupt unless the client says otherwise.
+            setup: what the model is asked to be unless the client says otherwise.
+            make_detector: makes a voice detector per session.
+            observer: told what happens.
+            shutdown_grace_s: how long sessions may go on when the server stops.
+            wall_clock_s: Unix time, for the ``expires_at`` that clients are told.
+        """
+        self._engine = engine
+        self._max_sessions = max_sessions
+        self._limits = limits
+        self._policy = policy
+        self._setup = setup
+        self._make_detector = make_detector
+        self._observer = observer
+        self._grace_s = shutdown_grace_s
+        self._wall_clock_s = wall_clock_s
+        self._taken = 0
+        self._sessions: set[Session] = set()  # bounded by the places
+        self._tasks = asyncio.TaskGroup()
+        self._idle = asyncio.Event()
+        self._usual_s = _USUAL_SESSION_S
+        self.draining = False
+        """The server is stopping: nobody is admitted any more."""
+
+    @property
+    def places(self) -> int:
+        """Sessions that may run at once."""
+        return min(self._max_sessions or self._engine.places, self._engine.places)
+
+    @property
+    def sessions(self) -> int:
+        """Places taken now."""
+        return self._taken
+
+    @property
+    def ready(self) -> bool:
+        """Whether a session could be served: the engine is up and the server is not stopping."""
+        return self._engine.ready and not self.draining
+
+    def admit(self) -> Place:
+        """Take a place.
+
+        Raises:
+            CapacityError: none is free, the engine is down, or the server is stopping.
+        """
+        if not self.ready or self._taken >= self.places:
+            raise CapacityError(self._estimate_s())
+        self._taken += 1
+        return Place(self._give_back)
+
+    def launch(self, place: Place, transport: Transport, hello: Hello) -> None:
+        """Run a session in a task of the manager's, for a connection that outlives the request that opened it."""
+        self._tasks.create_task(self.serve(place, transport, hello), name=f"session over {transport.traits.name}")
+
+    async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
+        """Run a session to its end; closes the transport and frees the place, whatever happens.
+
+        One of the project's three borders for errors: a bug ends this session, is logged with its traceback, and
+        touches no other. Cancellation closes the transport and is passed on.
+        """
+        session_id = f"sess_{secrets.token_hex(12)}"
+        ended_by = "peer"
+        dialogue = self._make_dialogue(session_id, transport, hello)
+        session: Session | None = None
+        error: DuplexError | None = None
+        try:
+            slot = await self._engine.open(dialogue.setup)
+            session = Session(
+                session_id=session_id,
+                spec=self._engine.spec,
+                transport=transport,
+                slot=slot,
+                dialogue=dialogue,
+                detector=self._make_detector(),
+                limits=self._limits,
+                observer=self._observer,
+            )
+            self._sessions.add(session)
+            _log.info("%s began over %s (%s)", session_id, transport.traits.name, hello.client or "unknown client")
+            await session.run()
+        except* DuplexError as group:
+            error = _first(group)
+            ended_by = error.code
+            self._tell(transport, dialogue, error)
+        except* Exception as group:
+            error, ended_by = DuplexError("internal error"), "bug"
+            _log.error("%s ended by a bug", session_id, exc_info=group)
+            self._tell(transport, dialogue, error)
+        finally:
+            try:
+                await transport.close(error)
+            finally:
+                if session is not None:
+                    self._finish(session, ended_by)
+                place.release()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let sessions finish within the grace; then close what is left."""
+        await self._tasks.__aexit__(kind, error, trace)
+
+    async def drain(self) -> None:
+        """Stop admitting, tell every peer, and return when all sessions are over, at most the grace later.
+
+        A cancelled call leaves the manager draining.
+        """
+        self.draining = True
+        for session in list(self._sessions):
+            session.wind_down(self._grace_s)
+        try:
+            async with asyncio.timeout(self._grace_s + 5):  # closing a connection takes a few seconds at most
+                while self._taken:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            _log.warning("%d sessions did not end in time", self._taken)
+
+    def _make_dialogue(self, session_id: str, transport: Transport, hello: Hello) -> Dialogue:
+        return Dialogue(
+            spec=self._engine.spec,
+            session_id=session_id,
+            media_track=transport.traits.media_track,
+            setup=self._setup,
+            turn_taking=TurnTaking(policy=self._policy),
+            opt_in=hello.opt_in,
+            expires_at=int(self._wall_clock_s() + self._limits.session_max_s),
+        )
+
+    def _tell(self, transport: Transport, dialogue: Dialogue, error: DuplexError) -> None:
+        if isinstance(error, TransportError):
+            _log.info("connection lost: %s", error)
+            return
+        for event in dialogue.fail(error):
+            transport.send(event)
+
+    def _finish(self, session: Session, ended_by: str) -> None:
+        self._sessions.discard(session)
+        summary = session.summary(ended_by)
+        self._usual_s += _SESSION_STEP * (summary.duration_s - self._usual_s)
+        self._observer.session_ended(summary)
+        _log.info("%s ended by %s after %.1f s", session.session_id, ended_by, summary.duration_s)
+
+    def _give_back(self) -> None:
+        self._taken -= 1
+        if not self._taken:
+            self._idle.set()
+
+    def _estimate_s(self) -> float:
+        # With n places taken for a usual length each, the next one falls free after a share of it.
+        return max(1.0, self._usual_s / max(1, self.places))
+
+
+def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,495 @@
+"""One conversation: the tasks that carry input to the model and its speech to the peer, and nothing else.
+
+Every decision is made by a plain object (timeline, turns, playout, dialogue); this file moves values between them.
+
+    transport.events → read → timeline ─ beat ─→ voice windows → turns
+                                          │
+                                          └──→ units → feed → slot
+    transport ← beat ← playout ← drain ← slot.outputs
+
+Knows nothing about JSON, codecs, or who may enter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from duplex_server.engine.base import Slot
+from duplex_server.errors import ClientError, LimitExceeded, MediaError, ModelTimeout, SessionExpired
+from duplex_server.media.echo import EchoGuard
+from duplex_server.media.image import decode_image, fit_image
+from duplex_server.media.resample import StreamResampler
+from duplex_server.media.vad import VoiceDetector
+from duplex_server.session.observer import SessionObserver, SessionSummary
+from duplex_server.session.playout import Playout, Slice
+from duplex_server.session.timeline import TICK_SAMPLES, InputTimeline, UnitCutter
+from duplex_server.session.turns import Hold, Ignore, Interrupt, SpeechStarted, SpeechStopped, TurnEvent, Turns
+from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
+from duplex_server.types import (
+    INPUT_RATE_HZ,
+    OUTPUT_RATE_HZ,
+    TICK_MS,
+    Floor,
+    InterruptionPolicy,
+    ModelOutput,
+    ModelSpec,
+    Pcm,
+    Unit,
+    VideoFrame,
+)
+from duplex_server.wire.dialogue import Dialogue, Outcome
+from duplex_server.wire.events import ServerEvent
+from duplex_server.wire.requests import (
+    AddText,
+    AppendAudio,
+    AppendImage,
+    BargeIn,
+    CancelResponse,
+    ClearInput,
+    ClearOutput,
+    CloseSession,
+    CommitInput,
+    Configure,
+    CreateResponse,
+    Request,
+)
+
+__all__ = ["Session", "SessionLimits"]
+
+_TICK_S = TICK_MS / 1000
+_OUTPUT_TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000
+_SPEAK_PATIENCE_S = 3.0
+"""How long the model is asked to speak before a ``response.create`` is answered with an empty response.
+
+Three of MiniCPM-o's units; clients give up after 10 s (realtime protocol notes §3.1)."""
+_GO_AWAY_S = 30.0
+"""A planned end is announced this far ahead. Source: realtime protocol notes §5.7."""
+_POSITION_EVERY_TICKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may use."""
+
+    session_max_s: float = 3600.0
+    input_ahead_s: float = 330.0
+    """Input that may wait: a 15 MiB append, the largest that OpenAI's protocol allows, holds 327 s."""
+    engine_behind_s: float = 10.0
+    """Units that may wait for the engine; beyond it the session ends with ModelTimeout."""
+    confirm_ms: int = 450
+    """Voiced speech that confirms an interruption. Backchannels last 300 to 400 ms."""
+    image_max_px: int = 25_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodedImage:
+    image: AppendImage | MediaFrame
+    captured_s: float
+
+
+class Session:
+    """Serve one peer until it leaves. All state lives on the event loop and changes in synchronous methods."""
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        spec: ModelSpec,
+        transport: Transport,
+        slot: Slot,
+        dialogue: Dialogue,
+        detector: VoiceDetector | None,
+        limits: SessionLimits,
+        observer: SessionObserver,
+    ) -> None:
+        self.session_id = session_id
+        self._spec = spec
+        self._transport = transport
+        self._slot = slot
+        self._dialogue = dialogue
+        self._detector = detector
+        self._limits = limits
+        self._observer = observer
+        traits = transport.traits
+        self._media_track = traits.media_track
+        self._timeline = InputTimeline(int(limits.input_ahead_s * INPUT_RATE_HZ))
+        self._cutter = UnitCutter(spec)
+        self._turns = Turns(dialogue.turn_taking, confirm_ms=limits.confirm_ms)
+        self._playout = Playout(chunk_ms=traits.chunk_ms, lead_ms=traits.lead_ms)
+        self._echo = EchoGuard()
+        self._resampler: StreamResampler | None = None
+        # When full the engine is hopelessly behind: ModelTimeout.
+        self._units: asyncio.Queue[Unit] = asyncio.Queue(int(limits.engine_behind_s * 1000 / spec.unit_ms))
+        self._images: asyncio.Queue[_EncodedImage] = asyncio.Queue(1)  # when full the older picture goes
+        self._room = asyncio.Event()
+        self._response_turn = 0  # the turn whose response is open on the wire, 0 if none
+        self._turn_open = False  # the model has begun a turn and not ended it
+        self._speak_by_s: float | None = None  # until when the model is asked to speak
+        self._goodbye = False
+        self._refusing_input = False
+        self._ends_at_s = 0.0
+        self._end_reason = "timeout"
+        self._announced = False
+        self._began_s = 0.0
+        self._n_turns = self._n_interruptions = self._n_images_replaced = 0
+        self._answered_samples = 0  # last_voiced_end of the speech that the newest response answered
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the peer; returns when its event stream ends. No task outlives the call.
+
+        Raises:
+            ExceptionGroup: with the DuplexError that ended the session, or a bug.
+
+        Cancellation closes the slot and leaves the transport to the caller.
+        """
+        loop = asyncio.get_running_loop()
+        self._began_s = loop.time()
+        self._ends_at_s = self._began_s + self._limits.session_max_s
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._send(self._dialogue.open())
+                jobs = (self._beat, self._feed, self._drain, self._look)
+                running = [tasks.create_task(job(), name=f"{self.session_id}:{job.__name__}") for job in jobs]
+                await self._read()
+                for task in running:
+                    task.cancel()
+        finally:
+            async with asyncio.timeout(5):
+                await self._slot.aclose()
+
+    def wind_down(self, within_s: float) -> None:
+        """End the session within a limit: tell the peer now, close when the limit is over."""
+        ends_at_s = asyncio.get_running_loop().time() + within_s
+        if ends_at_s < self._ends_at_s:
+            self._ends_at_s = ends_at_s
+            self._end_reason = "shutdown"
+            self._announced = False
+
+    def summary(self, ended_by: str) -> SessionSummary:
+        """Return what the session came to."""
+        return SessionSummary(
+            session_id=self.session_id,
+            transport=self._transport.traits.name,
+            duration_s=asyncio.get_running_loop().time() - self._began_s,
+            ended_by=ended_by,
+            n_turns=self._n_turns,
+            n_interruptions=self._n_interruptions,
+            n_stale_samples=self._playout.n_stale_samples,
+            n_underruns=self._playout.n_underruns,
+            n_frames_dropped=self._cutter.n_frames_dropped + self._n_images_replaced,
+            input=self._timeline.statistics,
+        )
+
+    # -- the peer -----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        async for received in self._transport.events():
+            self._receive(received)
+
+    def _receive(self, received: Received) -> None:
+        match received:
+            case MediaAudio():
+                self._put_audio(received.pcm, received.position_samples)
+            case MediaFrame():
+                self._put_image(received, self._position_s)
+            case ClientError():
+                self._send(self._dialogue.refuse(received))
+            case _:
+                reply = self._dialogue.receive(received)
+                self._send(reply.events)
+                for request in reply.requests:
+                    self._perform(request)
+
+    def _perform(self, request: Request) -> None:
+        match request:
+            case AppendAudio():
+                self._append_audio(request)
+            case AppendImage():
+                captured_s = self._position_s if request.captured_ms is None else request.captured_ms / 1000
+                self._put_image(request, captured_s)
+            case AddText():
+                self._cutter.add_text(request.text)
+            case Configure():
+                self._turns.taking = request.turn_taking
+                self._slot.configure(request.setup)
+            case ClearInput():
+                self._timeline.clear()
+            case CommitInput():
+                pass  # the model hears everything as it comes; what it is asked to do follows as CreateResponse
+            case CreateResponse():
+                if request.instructions:
+                    self._cutter.add_text(request.instructions)
+                self._speak_by_s = asyncio.get_running_loop().time() + _SPEAK_PATIENCE_S
+            case CancelResponse() | ClearOutput():
+                self._speak_by_s = None
+                self._cut(Outcome.CANCELLED)
+            case BargeIn():
+                self._apply(self._turns.client_interrupted(self._position_samples))
+            case CloseSession():
+                self._ends_at_s = 0.0
+                self._end_reason = "client"
+
+    def _append_audio(self, request: AppendAudio) -> None:
+        if self._resampler is None or self._resampler.in_hz != request.rate_hz:
+            self._resampler = StreamResampler(request.rate_hz, INPUT_RATE_HZ)
+        self._put_audio(self._resampler.push(request.pcm), None)
+
+    def _put_audio(self, pcm: Pcm, position_samples: int | None) -> None:
+        if self._timeline.put(pcm, position_samples):
+            self._refusing_input = False
+            return
+        self._observer.input_refused(len(pcm) / INPUT_RATE_HZ)
+        if self._refusing_input:  # said once per burst
+            return
+        self._refusing_input = True
+        limit_s = self._limits.input_ahead_s
+        message = (
+            f"Audio comes faster than real time, and {limit_s:.0f} s of it wait already. What does not fit is dropped; "
+            "send at real-time pace."
+        )
+        error = LimitExceeded(message, limit="input_ahead_s", value=f"{limit_s:.0f} s", code="input_backpressure")
+        self._send(self._dialogue.refuse(error))
+
+    def _put_image(self, image: AppendImage | MediaFrame, captured_s: float) -> None:
+        if not self._spec.max_frames:
+            return
+        if self._images.full():
+            self._images.get_nowait()
+            self._n_images_replaced += 1
+        self._images.put_nowait(_EncodedImage(image, captured_s))
+
+    def _send(self, events: Sequence[ServerEvent]) -> None:
+        for event in events:
+            self._transport.send(event)
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """The session's clock: hear one tick, play one tick, by absolute deadlines."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        n_beats = 0
+        while self._goes_on(due_s):
+            self._hear(self._timeline.take())
+            self._play(due_s)
+            n_beats += 1
+            if n_beats % _POSITION_EVERY_TICKS == 0:
+                self._report_position(due_s)
+            due_s += _TICK_S
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
+        await self._finish()
+
+    async def _feed(self) -> None:
+        while True:
+            unit = await self._units.get()
+            await self._slot.push(unit)
+
+    async def _drain(self) -> None:
+        async for output in self._slot.outputs():
+            self._take_output(output)
+            while not self._playout.room:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _look(self) -> None:
+        """Decode the newest picture, off the loop."""
+        loop = asyncio.get_running_loop()
+        while True:
+            waiting = await self._images.get()
+            image = waiting.image
+            try:
+                if isinstance(image, MediaFrame):
+                    rgb = await loop.run_in_executor(None, fit_image, image.rgb, self._spec.frame_max_px)
+                else:
+                    rgb = await loop.run_in_executor(
+                        None, self._decode, image.data
+                    )
+            except MediaError as error:
+                event_id = image.event_id if isinstance(image, AppendImage) else None
+                refused = MediaError(error.message, param=error.param or "image", event_id=event_id)
+                self._send(self._dialogue.refuse(refused))
+                continue
+            self._cutter.add_frame(VideoFrame(waiting.captured_s, rgb))
+
+    def _decode(self, encoded: bytes) -> np.ndarray:
+        return decode_image(encoded, max_px=self._limits.image_max_px, max_side_px=self._spec.frame_max_px)
+
+    # -- hearing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _position_samples(self) -> int:
+        return self._timeline.statistics.taken
+
+    @property
+    def _position_s(self) -> float:
+        return self._position_samples / INPUT_RATE_HZ
+
+    def _hear(self, tick: Pcm) -> None:
+        now_s = asyncio.get_running_loop().time()
+        speech_probability = 0.0
+        if self._detector is not None:
+            audible = self._playout.audible(now_s)
+            for window in self._detector.push(tick):
+                echo = self._echo.is_echo(window.pcm)
+                if not echo:
+                    speech_probability = max(speech_probability, window.probability)
+                self._apply(self._turns.hear(window, echo=echo, model_audible=audible))
+        unit = self._cutter.push(tick, speech_probability, self._floor(now_s))
+        if unit is None:
+            return
+        if self._units.full():
+            raise ModelTimeout(unit.index)
+        self._units.put_nowait(unit)
+        self._observer.units_waiting(self._units.qsize() - 1)
+
+    def _floor(self, now_s: float) -> Floor:
+        if self._speak_by_s is not None:
+            if now_s < self._speak_by_s:
+                return Floor.SPEAK
+            self._speak_by_s = None
+            self._send(self._dialogue.no_response())
+        if self._turns.must_listen:
+            return Floor.LISTEN
+        taking = self._turns.taking
+        waits_for_word = not taking.create_response or taking.policy is InterruptionPolicy.PUSH_TO_TALK
+        return Floor.LISTEN if waits_for_word and not self._turn_open else Floor.FREE
+
+    def _apply(self, events: Sequence[TurnEvent]) -> None:
+        dialogue, reports = self._dialogue, self._turns.taking.report_speech
+        for event in events:
+            at_ms = event.at_samples * 1000 // INPUT_RATE_HZ
+            delay_s = (self._position_samples - event.at_samples) / INPUT_RATE_HZ
+            match event:
+                case SpeechStarted():
+                    self._send(dialogue.speech_started(at_ms) if reports else [])
+                case SpeechStopped():
+                    self._send(dialogue.speech_stopped(at_ms) if reports else [])
+                case Hold():
+                    self._playout.duck(self._media_track)
+                    self._send(dialogue.overlap("hold", "onset", at_ms))
+                    self._observer.overlap_judged("hold", "onset", delay_s)
+                case Ignore():
+                    self._playout.duck(False)
+                    self._send(dialogue.overlap("ignore", event.reason, at_ms))
+                    self._observer.overlap_judged("ignore", event.reason, delay_s)
+                case Interrupt():
+                    self._n_interruptions += 1
+                    self._send(dialogue.overlap("interrupt", event.reason, at_ms))
+                    self._observer.overlap_judged("interrupt", event.reason, delay_s)
+                    self._cut(Outcome.INTERRUPTED)
+
+    # -- the model's speech -------------------------------------------------------------------------------------------
+
+    def _take_output(self, output: ModelOutput) -> None:
+        if output.heard is not None:
+            self._send(self._dialogue.heard(output.heard))
+        self._goodbye = self._goodbye or output.end_of_session
+        if output.yields and self._playout.current(output.turn):
+            self._apply(self._turns.model_yielded(self._position_samples))
+        if not (len(output.audio) or output.text or output.end_of_turn):
+            return
+        if self._playout.put(output):
+            self._turn_open = not output.end_of_turn
+            self._announce(asyncio.get_running_loop().time())
+
+    def _announce(self, now_s: float) -> None:
+        """Tell the peer what is new of the turn that is on."""
+        front = self._playout.front(now_s)
+        if front is None:
+            return
+        if front.number != self._response_turn:
+            self._speak_by_s = None
+            self._n_turns += 1
+            self._response_turn = front.number
+            self._apply(self._turns.model_began())
+            self._send(self._dialogue.begin_response(front.number))
+        for piece in self._playout.take_texts():
+            self._send(self._dialogue.text(front.number, piece.text, _output_ms(piece.audio_samples)))
+
+    def _play(self, now_s: float) -> None:
+        self._announce(now_s)
+        due = self._playout.take(now_s)
+        self._echo.sent(due.pcm if due is not None and self._media_track else None, _OUTPUT_TICK_SAMPLES)
+        if due is not None:
+            self._send_slice(due)
+        retired = self._playout.retire(now_s)
+        if retired is not None:
+            self._end_response(retired.number, Outcome.COMPLETED, retired.sent_samples)
+            self._send(self._dialogue.playback(retired.number, "stopped"))
+            self._announce(now_s)
+        if self._playout.room:
+            self._room.set()
+
+    def _send_slice(self, due: Slice) -> None:
+        if due.first:
+            self._send(self._dialogue.playback(due.turn, "started"))
+            self._observer.response_began(self._response_delay_s())
+        if self._media_track:
+            self._transport.send_audio(due.pcm)
+        if due.turn == self._response_turn:
+            self._send(self._dialogue.audio(due.turn, due.pcm))
+
+    def _response_delay_s(self) -> float | None:
+        ended = self._turns.last_voiced_end_samples
+        if ended <= self._answered_samples:
+            return None
+        self._answered_samples = ended
+        return (self._position_samples - ended) / INPUT_RATE_HZ
+
+    def _end_response(self, turn: int, outcome: Outcome, played_samples: int) -> None:
+        if turn and turn == self._response_turn:
+            self._response_turn = 0
+            self._send(self._dialogue.end_response(turn, outcome, _output_ms(played_samples)))
+
+    def _cut(self, outcome: Outcome) -> None:
+        """Stop the model in one place: nothing queued, nothing late, and it knows what was heard."""
+        cut = self._playout.cut(asyncio.get_running_loop().time())
+        self._transport.clear_audio()
+        self._turn_open = False
+        self._slot.cancel(cut.newest_turn, cut.played_samples)
+        if cut.turn:
+            self._send(self._dialogue.playback(cut.turn, "cleared"))
+            self._end_response(cut.turn, outcome, cut.played_samples)
+
+    def _report_position(self, now_s: float) -> None:
+        front = self._playout.front(now_s)
+        if front is not None and front.number == self._response_turn:
+            positions = front.played_samples, front.sent_samples, front.generated_samples
+            played_ms, sent_ms, generated_ms = map(_output_ms, positions)
+            self._send(self._dialogue.playback_position(front.number, played_ms, sent_ms, generated_ms))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _goes_on(self, now_s: float) -> bool:
+        left_s = self._ends_at_s - now_s
+        if left_s <= _GO_AWAY_S and not self._announced and left_s > 0:
+            self._announced = True
+            self._send(self._dialogue.closing(self._end_reason, int(left_s * 1000)))
+        if self._goodbye and not self._playout.pending and not self._playout.audible(now_s):
+            self._end_reason = "model"
+            return False
+        return left_s > 0
+
+    async def _finish(self) -> None:
+        """Close the transport, which ends :meth:`_read` and with it the session."""
+        if self._end_reason in ("client", "model"):
+            await self._transport.close()
+            return
+        minutes = self._limits.session_max_s / 60
+        messages = {
+            "timeout": f"Your session hit the maximum duration of {minutes:.0f} minutes.",
+            "shutdown": "The server is being restarted. Please connect again.",
+        }
+        expired = SessionExpired(self._end_reason, messages[self._end_reason])
+        self._send(self._dialogue.fail(expired))
+        await self._transport.close(expired)
+
+
+def _output_ms(n_samples: int) -> int:
+    return n_samples * 1000 // OUTPUT_RATE_HZ

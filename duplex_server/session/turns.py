@@ -1,0 +1,233 @@
+"""Who has the floor: what a voice window means while the model is silent, and while it speaks.
+
+Pure and synchronous; positions are samples of the input clock. The session carries the decisions out. Knows nothing
+about events, models or where audio goes.
+
+While the model is silent, speech is reported. While it speaks, the policy decides. Under ``GUARDED`` an onset is
+*held*: the voice is lowered, and raised again (*ignored*) if what was heard was a backchannel, a cough or noise, or
+the floor changes (*interrupted*) once enough voiced speech has come that is neither the model's echo nor somebody far
+from the microphone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from duplex_server.media.vad import WINDOW_SAMPLES, VoiceWindow
+from duplex_server.types import INPUT_RATE_HZ, InterruptionPolicy
+from duplex_server.wire.requests import TurnTaking
+
+__all__ = ["Hold", "Ignore", "Interrupt", "SpeechStarted", "SpeechStopped", "TurnEvent", "Turns"]
+
+_SPEECH = 0.5
+"""Source: Silero VAD's own default threshold."""
+_SILENCE = 0.35
+"""Below this a voiced stretch has ended. Source: Silero VAD's default, 0.15 under the threshold."""
+_ONSET_WINDOWS = 3
+"""Of the last four windows, for an onset that is reported: one or two are clicks and key strokes."""
+_HOLD_WINDOWS = 2
+"""In a row, for an onset that only lowers the voice: 64 ms."""
+_RELEASE_WINDOWS = 5
+"""Unvoiced windows in a row after which a held onset is over: 160 ms, longer than any closure within a word."""
+_PATIENCE_FACTOR = 3.0
+"""A hold ends undecided after this many times the confirmation: nobody pauses that much within one interruption."""
+_NEAR_DB = 13.0
+"""Speech this far below the user's usual level comes from somebody else, or is not meant for us. A talker at 3 m is
+about 15 dB below one at 0.5 m (inverse distance law, 20 log10 6)."""
+_FAINTEST_DB = -50.0
+"""Speech below this is never an interruption before the user's level is known."""
+_LEVEL_STEP = 0.05
+"""Weight of a new voiced window in the user's usual level: it settles within a second of speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """The user began to speak."""
+
+    at_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """The user fell silent, at the end of the last voiced window."""
+
+    at_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Somebody may be interrupting: lower the voice."""
+
+    at_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """It was no interruption: raise the voice again."""
+
+    at_samples: int
+    reason: str
+    """``"noise"``, ``"backchannel"`` or ``"turn_over"`` (the model finished meanwhile)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The user takes the floor: stop the model. If speech made it, :class:`SpeechStarted` comes just before."""
+
+    at_samples: int
+    reason: str
+    """``"speech"`` (enough of it), ``"onset"`` (policy), ``"model"`` (it yields) or ``"client"``."""
+
+
+TurnEvent = SpeechStarted | SpeechStopped | Hold | Ignore | Interrupt
+
+
+class Turns:
+    """Decide, window by window, whether the user speaks and whether the model must give way."""
+
+    def __init__(self, taking: TurnTaking, *, confirm_ms: int) -> None:
+        """
+        Args:
+            taking: policy and reporting; may be replaced while running.
+            confirm_ms: voiced speech that confirms an interruption under ``GUARDED``.
+        """
+        self.taking = taking
+        self._confirm_samples = INPUT_RATE_HZ * confirm_ms // 1000
+        self._voiced: deque[bool] = deque(maxlen=4)  # the newest windows; the oldest goes
+        self._speaking = False
+        self._held_at: int | None = None
+        self._held_voiced = 0
+        self._silent_windows = 0
+        self._last_voiced_end = 0
+        self._user_level_db: float | None = None
+        self._forced_listening = False
+
+    @property
+    def user_speaking(self) -> bool:
+        """Whether the user has been found to speak, with the silence that ends it not yet over."""
+        return self._speaking
+
+    @property
+    def holding(self) -> bool:
+        """Whether an onset is being judged."""
+        return self._held_at is not None
+
+    @property
+    def must_listen(self) -> bool:
+        """Whether the model must listen: an interruption was confirmed and the user has not paused since."""
+        return self._forced_listening
+
+    @property
+    def last_voiced_end_samples(self) -> int:
+        """End of the newest voiced window: when the user's speech ended, if it has."""
+        return self._last_voiced_end
+
+    def hear(self, window: VoiceWindow, *, echo: bool, model_audible: bool) -> list[TurnEvent]:
+        """Judge one voice window.
+
+        Args:
+            window: the next window of input.
+            echo: what is voiced in it is the model's own sound.
+            model_audible: whether the listener hears the model now.
+        """
+        voiced = window.probability >= _SPEECH and not echo and (not model_audible or self._near(window.level_db))
+        self._voiced.append(voiced)
+        if voiced:
+            self._last_voiced_end = window.end_samples
+            self._silent_windows = 0
+            if not model_audible:
+                self._learn_level(window.level_db)
+        elif window.probability < _SILENCE or echo:
+            self._silent_windows += 1
+        if self._silent_windows >= _RELEASE_WINDOWS:
+            self._forced_listening = False
+        if self._held_at is not None:
+            return self._judge(window, voiced, model_audible)
+        if self._speaking:
+            return self._await_silence()
+        return self._await_onset(window, voiced, model_audible)
+
+    def model_began(self) -> list[TurnEvent]:
+        """The model became audible: what the user says from here on is judged anew."""
+        self._voiced.clear()
+        if not self._speaking:
+            return []
+        self._speaking = False
+        return [SpeechStopped(self._last_voiced_end)]
+
+    def model_yielded(self, at_samples: int) -> list[TurnEvent]:
+        """The model gives way by itself because of what it understood."""
+        return self._interrupt("model", at_samples)
+
+    def client_interrupted(self, at_samples: int) -> list[TurnEvent]:
+        """The client says that the user interrupts."""
+        return self._interrupt("client", at_samples)
+
+    def _interrupt(self, reason: str, at_samples: int) -> list[TurnEvent]:
+        onset = self._held_at if self._held_at is not None else at_samples
+        heard = self._held_at is not None or reason == "model"
+        self._held_at = None
+        self._forced_listening = heard and self._silent_windows < _RELEASE_WINDOWS
+        if not heard or self._speaking:
+            return [Interrupt(onset, reason)]
+        self._speaking = True
+        return [SpeechStarted(onset), Interrupt(onset, reason)]
+
+    def _await_onset(self, window: VoiceWindow, voiced: bool, model_audible: bool) -> list[TurnEvent]:
+        policy = self.taking.policy
+        if model_audible and policy in (InterruptionPolicy.MODEL, InterruptionPolicy.PUSH_TO_TALK):
+            return []
+        recent = list(self._voiced)
+        if model_audible and policy is InterruptionPolicy.GUARDED:
+            if len(recent) < _HOLD_WINDOWS or not all(recent[-_HOLD_WINDOWS:]):
+                return []
+            self._held_at = window.end_samples - _HOLD_WINDOWS * WINDOW_SAMPLES
+            self._held_voiced = _HOLD_WINDOWS * WINDOW_SAMPLES
+            return [Hold(self._held_at)]
+        if not voiced or sum(recent) < _ONSET_WINDOWS:
+            return []
+        onset = max(0, window.end_samples - len(recent) * WINDOW_SAMPLES)
+        self._speaking = True
+        if model_audible:
+            self._forced_listening = True
+            return [SpeechStarted(onset), Interrupt(onset, "onset")]
+        return [SpeechStarted(onset)]
+
+    def _judge(self, window: VoiceWindow, voiced: bool, model_audible: bool) -> list[TurnEvent]:
+        assert self._held_at is not None, "there is an onset to judge"
+        onset = self._held_at
+        if voiced:
+            self._held_voiced += WINDOW_SAMPLES
+        if not model_audible:  # the model finished; what was held is plain speech if it goes on
+            self._held_at = None
+            self._speaking = self._silent_windows < _RELEASE_WINDOWS
+            return [Ignore(onset, "turn_over"), *([SpeechStarted(onset)] if self._speaking else [])]
+        if self._held_voiced >= self._confirm_samples:
+            self._held_at = None
+            self._speaking = self._forced_listening = True
+            return [SpeechStarted(onset), Interrupt(onset, "speech")]
+        waited = window.end_samples - onset
+        if self._silent_windows >= _RELEASE_WINDOWS or waited > _PATIENCE_FACTOR * self._confirm_samples:
+            self._held_at = None
+            self._voiced.clear()
+            return [Ignore(onset, "backchannel" if self._held_voiced > 5 * WINDOW_SAMPLES else "noise")]
+        return []
+
+    def _await_silence(self) -> list[TurnEvent]:
+        silent_ms = self._silent_windows * WINDOW_SAMPLES * 1000 // INPUT_RATE_HZ
+        if silent_ms < self.taking.silence_ms:
+            return []
+        self._speaking = False
+        return [SpeechStopped(self._last_voiced_end)]
+
+    def _near(self, level_db: float) -> bool:
+        if self._user_level_db is None:
+            return level_db > _FAINTEST_DB
+        return level_db > self._user_level_db - _NEAR_DB
+
+    def _learn_level(self, level_db: float) -> None:
+        if self._user_level_db is None:
+            self._user_level_db = level_db
+        elif level_db > self._user_level_db - _NEAR_DB:  # somebody further away does not count as the user
+            self._user_level_db += _LEVEL_STEP * (level_db - self._user_level_db)
