@@ -1,0 +1,202 @@
+"""All events of the protocol. The two unions at the end are the contract.
+
+The Structs stand in :mod:`~duplex_server.wire.client_events` and :mod:`~duplex_server.wire.server_events`; the objects
+they carry in :mod:`~duplex_server.wire.objects` and :mod:`~duplex_server.wire.session_object`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from duplex_server.wire.client_events import (
+    BargeIn,
+    ConversationItemCreate,
+    ConversationItemDelete,
+    ConversationItemRetrieve,
+    ConversationItemTruncate,
+    InputAudioBufferAppend,
+    InputAudioBufferClear,
+    InputAudioBufferCommit,
+    InputImageBufferAppend,
+    OutputAudioBufferClear,
+    PlaybackAck,
+    ResponseCancel,
+    ResponseCreate,
+    ResponseParams,
+    SessionClose,
+    SessionHeartbeat,
+    SessionUpdate,
+)
+from duplex_server.wire.server_events import (
+    ConversationItemAdded,
+    ConversationItemDeleted,
+    ConversationItemDone,
+    ConversationItemInputAudioTranscriptionCompleted,
+    ConversationItemInputAudioTranscriptionDelta,
+    ConversationItemInputAudioTranscriptionFailed,
+    ConversationItemRetrieved,
+    ConversationItemTruncated,
+    ErrorEvent,
+    InputAudioBufferCleared,
+    InputAudioBufferCommitted,
+    InputAudioBufferSpeechStarted,
+    InputAudioBufferSpeechStopped,
+    OutputAudioBufferCleared,
+    OutputAudioBufferStarted,
+    OutputAudioBufferStopped,
+    OverlapDecision,
+    PlaybackAcknowledged,
+    PlaybackFigures,
+    PlaybackPosition,
+    PlaybackReport,
+    RateLimitsUpdated,
+    ResponseContentPartAdded,
+    ResponseContentPartDone,
+    ResponseCreated,
+    ResponseDone,
+    ResponseOutputAudioDelta,
+    ResponseOutputAudioDone,
+    ResponseOutputAudioTranscriptDelta,
+    ResponseOutputAudioTranscriptDone,
+    ResponseOutputItemAdded,
+    ResponseOutputItemDone,
+    ResponseOutputTextDelta,
+    ResponseOutputTextDone,
+    SessionClosed,
+    SessionCreated,
+    SessionGoAway,
+    SessionHeartbeatAck,
+    SessionUpdated,
+)
+
+__all__ = [
+    "BargeIn",
+    "ClientEvent",
+    "ConversationItemAdded",
+    "ConversationItemCreate",
+    "ConversationItemDelete",
+    "ConversationItemDeleted",
+    "ConversationItemDone",
+    "ConversationItemInputAudioTranscriptionCompleted",
+    "ConversationItemInputAudioTranscriptionDelta",
+    "ConversationItemInputAudioTranscriptionFailed",
+    "ConversationItemRetrieve",
+    "ConversationItemRetrieved",
+    "ConversationItemTruncate",
+    "ConversationItemTruncated",
+    "ErrorEvent",
+    "InputAudioBufferAppend",
+    "InputAudioBufferClear",
+    "InputAudioBufferCleared",
+    "InputAudioBufferCommit",
+    "InputAudioBufferCommitted",
+    "InputAudioBufferSpeechStarted",
+    "InputAudioBufferSpeechStopped",
+    "InputImageBufferAppend",
+    "OutputAudioBufferClear",
+    "OutputAudioBufferCleared",
+    "OutputAudioBufferStarted",
+    "OutputAudioBufferStopped",
+    "OverlapDecision",
+    "PlaybackAck",
+    "PlaybackAcknowledged",
+    "PlaybackFigures",
+    "PlaybackPosition",
+    "PlaybackReport",
+    "RateLimitsUpdated",
+    "ResponseCancel",
+    "ResponseContentPartAdded",
+    "ResponseContentPartDone",
+    "ResponseCreate",
+    "ResponseCreated",
+    "ResponseDone",
+    "ResponseOutputAudioDelta",
+    "ResponseOutputAudioDone",
+    "ResponseOutputAudioTranscriptDelta",
+    "ResponseOutputAudioTranscriptDone",
+    "ResponseOutputItemAdded",
+    "ResponseOutputItemDone",
+    "ResponseOutputTextDelta",
+    "ResponseOutputTextDone",
+    "ResponseParams",
+    "ServerEvent",
+    "SessionClose",
+    "SessionClosed",
+    "SessionCreated",
+    "SessionGoAway",
+    "SessionHeartbeat",
+    "SessionHeartbeatAck",
+    "SessionUpdate",
+    "SessionUpdated",
+    "UnknownEvent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent:
+    """A server's event that this client does not know, or not in this shape."""
+
+    type: str
+    payload: dict[str, Any]
+    """The whole JSON object."""
+
+
+ClientEvent = (
+    BargeIn
+    | ConversationItemCreate
+    | ConversationItemDelete
+    | ConversationItemRetrieve
+    | ConversationItemTruncate
+    | InputAudioBufferAppend
+    | InputAudioBufferClear
+    | InputAudioBufferCommit
+    | InputImageBufferAppend
+    | OutputAudioBufferClear
+    | PlaybackAck
+    | ResponseCancel
+    | ResponseCreate
+    | SessionClose
+    | SessionHeartbeat
+    | SessionUpdate
+)
+
+ServerEvent = (
+    ConversationItemAdded
+    | ConversationItemDeleted
+    | ConversationItemDone
+    | ConversationItemInputAudioTranscriptionCompleted
+    | ConversationItemInputAudioTranscriptionDelta
+    | ConversationItemInputAudioTranscriptionFailed
+    | ConversationItemRetrieved
+    | ConversationItemTruncated
+    | ErrorEvent
+    | InputAudioBufferCleared
+    | InputAudioBufferCommitted
+    | InputAudioBufferSpeechStarted
+    | InputAudioBufferSpeechStopped
+    | OutputAudioBufferCleared
+    | OutputAudioBufferStarted
+    | OutputAudioBufferStopped
+    | OverlapDecision
+    | PlaybackAcknowledged
+    | PlaybackPosition
+    | RateLimitsUpdated
+    | ResponseContentPartAdded
+    | ResponseContentPartDone
+    | ResponseCreated
+    | ResponseDone
+    | ResponseOutputAudioDelta
+    | ResponseOutputAudioDone
+    | ResponseOutputAudioTranscriptDelta
+    | ResponseOutputAudioTranscriptDone
+    | ResponseOutputItemAdded
+    | ResponseOutputItemDone
+    | ResponseOutputTextDelta
+    | ResponseOutputTextDone
+    | SessionClosed
+    | SessionCreated
+    | SessionGoAway
+    | SessionHeartbeatAck
+    | SessionUpdated
+)
