@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from duplex_server import __version__
-from duplex_server.config import FIELDS, Effective, effective, render
+from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, render
 from duplex_server.errors import ConfigError
 
 __all__ = ["main"]
@@ -97,9 +97,9 @@ def _add_talk(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", default=None, metavar="TAG", help="language to ask for, as en or zh")
     parser.add_argument(
         "--api-key",
-        default=os.environ.get("DUPLEX_API_KEY"),
+        default=os.environ.get(TALK_KEY_VARIABLE),
         metavar="KEY",
-        help="key of the server; or set DUPLEX_API_KEY",
+        help=f"key of the server; or set {TALK_KEY_VARIABLE}",
     )
 
 

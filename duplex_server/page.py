@@ -10,7 +10,7 @@ __all__ = ["page_folder"]
 
 
 def page_folder() -> Path:
-    """Find the folder with the page: ``web_client/`` of a checkout, or its copy inside a package installed from a wheel.
+    """Find the folder with the page: ``web_client/`` of a checkout, or its copy in an installed package.
 
     Raises:
         ConfigError: neither is there, so the installation is broken.

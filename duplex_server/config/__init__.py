@@ -7,10 +7,19 @@ are made from its fields. Knows nothing about what is done with them.
 from __future__ import annotations
 
 from duplex_server.config.settings import FIELDS, Field, LogLevel, Settings
-from duplex_server.config.sources import Effective, accepted_keys, effective, is_loopback, load, render
+from duplex_server.config.sources import (
+    TALK_KEY_VARIABLE,
+    Effective,
+    accepted_keys,
+    effective,
+    is_loopback,
+    load,
+    render,
+)
 
 __all__ = [
     "FIELDS",
+    "TALK_KEY_VARIABLE",
     "Effective",
     "Field",
     "LogLevel",

@@ -22,13 +22,16 @@ import msgspec
 from duplex_server.config.settings import FIELDS, KEY_PATTERN, PREFIX, Field, Settings
 from duplex_server.errors import ConfigError
 
-__all__ = ["Effective", "accepted_keys", "effective", "is_loopback", "load", "render"]
+__all__ = ["TALK_KEY_VARIABLE", "Effective", "accepted_keys", "effective", "is_loopback", "load", "render"]
 
 FILE_NAME = "duplex-server.toml"
 """Read from the working directory where no other file is named."""
 
 FILE_VARIABLE = PREFIX + "CONFIG"
-"""Names the file to read; the only variable of ours that is not a setting."""
+"""Names the file to read."""
+
+TALK_KEY_VARIABLE = PREFIX + "TALK_API_KEY"
+"""The key with which ``duplex-server talk`` enters a server; no setting of a server."""
 
 BUILT_IN_MODELS = ("embedded", "echo")
 
@@ -70,7 +73,7 @@ def effective(flags: Mapping[str, str], env: Mapping[str, str], toml_path: Path 
             sources[field.name] = str(path)
     by_variable = {field.variable: field for field in FIELDS.values()}
     for variable in sorted(env):
-        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+        if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, TALK_KEY_VARIABLE):
             _known(variable, list(by_variable), f"The environment sets {variable}")
             field = by_variable[variable]
             values[field.name] = _convert(field, env[variable], variable)
