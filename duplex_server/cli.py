@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match asked.command:
             case "serve":
-                from duplex_server.server import serve
+                settings = _effective(asked).settings
+                from duplex_server.server import serve  # after the settings: it loads everything
 
-                serve(_effective(asked).settings)
+                serve(settings)
             case "config":
                 print(render(_effective(asked)), end="")
             case "talk":
@@ -81,7 +82,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_talk(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Talk to a server. Without --input the microphone and the loudspeaker are used (pip install duplex-server[audio])."
+    parser.description = (
+        "Talk to a server. Without --input the microphone and the loudspeaker are used, "
+        "which need `pip install duplex-server[audio]`."
+    )
     parser.add_argument("server", nargs="?", default="http://127.0.0.1:8000", help="address, default %(default)s")
     parser.add_argument("--transport", choices=["webrtc", "websocket"], default="websocket", help="default %(default)s")
     parser.add_argument(

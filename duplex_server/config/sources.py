@@ -164,11 +164,12 @@ def _text_of(path: str, role: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"{path} ({role}) cannot be read: {error.strerror}. Correct the path or its permissions."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} ({role}) is not UTF-8 text. Save it as UTF-8.") from error
+        why = f"cannot be read: {error.strerror}. Correct the path or its permissions."
+    except UnicodeDecodeError:
+        why = "is not UTF-8 text. Save it as UTF-8."
+    except ValueError:
+        why = "cannot be the name of a file. Correct the path."
+    raise ConfigError(f"{path} ({role}) {why}")
 
 
 def _known(name: str, names: list[str], fact: str) -> Field:

@@ -214,6 +214,11 @@ def test_settings_that_go_together_are_asked_for_together(flags: dict[str, str],
     assert f"needs {missing} too" in refusal(flags)
 
 
+@pytest.mark.parametrize("path", ["\0", "\ud800"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    assert "cannot be the name of a file" in refusal({"api_key_file": path})
+
+
 def test_a_missing_certificate_is_found_before_the_start(tmp_path: Path) -> None:
     sentence = refusal({"tls_certificate": str(tmp_path / "c.pem"), "tls_key": str(tmp_path / "k.pem")})
     assert "c.pem (tls_certificate) cannot be read" in sentence
@@ -261,7 +266,9 @@ def test_what_is_printed_names_every_setting_and_its_source_but_no_secret() -> N
 
 @given(name=st.sampled_from(sorted(FIELDS)), text=st.text())
 def test_any_text_for_any_setting_is_taken_or_refused_with_a_sentence(name: str, text: str) -> None:
+    sentence = "taken."
     try:
         load({name: text}, {})
     except ConfigError as error:
-        assert str(error).endswith(".")
+        sentence = str(error)
+    assert sentence.endswith(".")
