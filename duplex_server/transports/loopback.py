@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from duplex_server.errors import ClientError, DuplexError
 from duplex_server.transports.base import MediaAudio, MediaFrame, Received, TransportTraits
-from duplex_server.transports.inbox import Inbox
+from duplex_server.transports.mailbox import Mailbox
 from duplex_server.types import Pcm
 from duplex_server.wire.events import ClientEvent, ServerEvent
 
@@ -101,7 +101,7 @@ class LoopbackPeer:
         closed_with: the error that the server closed with.
     """
 
-    def __init__(self, inbox: Inbox[Received], to_server: Travel, media_to_server: Travel) -> None:
+    def __init__(self, inbox: Mailbox[Received], to_server: Travel, media_to_server: Travel) -> None:
         self.received: list[tuple[float, ServerEvent]] = []
         self.audio: list[tuple[float, Pcm]] = []
         self.cleared_s: list[float] = []
@@ -204,7 +204,7 @@ class LoopbackTransport:
         media_to_peer: Travel | None = None,
     ) -> None:
         self._traits = traits
-        self._inbox: Inbox[Received] = Inbox(limit_items=INBOX_ITEMS, limit_bytes=0)
+        self._inbox: Mailbox[Received] = Mailbox(limit_items=INBOX_ITEMS, limit_bytes=0)
         self.peer = LoopbackPeer(self._inbox, to_server or steady(), media_to_server or steady())
         self._events_out: _Lane[ServerEvent] = _Lane(to_peer or steady(), self.peer._take_event, reliable=True)
         self._audio_out: _Lane[Pcm] = _Lane(media_to_peer or steady(), self.peer._take_audio, reliable=False)

@@ -7,7 +7,7 @@ import numpy as np
 from duplex_server.errors import SessionExpired
 from duplex_server.transports.base import MediaAudio
 from duplex_server.transports.loopback import MEDIA_TRACK_TRAITS, LoopbackTransport, repeating, steady
-from tests.helpers.virtual_time import run
+from tests.helpers.virtual_time import START_S, run
 
 TICK = np.zeros(480, np.float32)
 
@@ -40,7 +40,7 @@ def test_audio_reaches_the_peer_after_the_delay() -> None:
         await asyncio.sleep(0.1)
         return [at_s for at_s, _ in transport.peer.audio]
 
-    assert run(scenario()) == [0.05]
+    assert run(scenario()) == [START_S + 0.05]
 
 
 def test_close_tells_the_peer_why_and_ends_the_events() -> None:
@@ -51,7 +51,7 @@ def test_close_tells_the_peer_why_and_ends_the_events() -> None:
         await transport.close()
         assert [item async for item in transport.events()] == []
         assert transport.peer.closed_with is expired
-        assert transport.peer.closed_s == 0.0
+        assert transport.peer.closed_s == START_S
 
     run(scenario())
 

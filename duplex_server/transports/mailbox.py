@@ -1,4 +1,4 @@
-"""A bounded queue between a connection's reader and the one session that takes from it.
+"""A bounded queue between synchronous writers and one reader: what came in for a session, what goes out to a peer.
 
 Knows nothing about sockets or about what it carries.
 """
@@ -9,12 +9,12 @@ import asyncio
 from collections import deque
 from typing import Generic, TypeVar
 
-__all__ = ["Inbox"]
+__all__ = ["Mailbox"]
 
 T = TypeVar("T")
 
 
-class Inbox(Generic[T]):
+class Mailbox(Generic[T]):
     """What arrived and was not taken yet. One reader, any number of synchronous writers on the same loop.
 
     Args:
@@ -39,7 +39,7 @@ class Inbox(Generic[T]):
         return self._closed
 
     def put(self, item: T, n_bytes: int = 0) -> bool:
-        """Add an item; return whether there was room for it. A closed inbox has none.
+        """Add an item; return whether there was room for it. A closed mailbox has none.
 
         An item larger than the whole limit is taken while nothing else waits.
         """
@@ -68,21 +68,21 @@ class Inbox(Generic[T]):
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
-    def __aiter__(self) -> Inbox[T]:
+    def __aiter__(self) -> Mailbox[T]:
         return self
 
     async def __anext__(self) -> T:
         """Take the oldest item, waiting for one.
 
-        Cancelled, it leaves the inbox as it was.
+        Cancelled, it leaves the mailbox as it was.
 
         Raises:
-            StopAsyncIteration: the inbox is closed and empty.
+            StopAsyncIteration: the mailbox is closed and empty.
         """
         while not self._waiting:
             if self._closed:
                 raise StopAsyncIteration
-            assert self._arrival is None, "an inbox has one reader"
+            assert self._arrival is None, "a mailbox has one reader"
             self._arrival = asyncio.get_running_loop().create_future()
             try:
                 await self._arrival
