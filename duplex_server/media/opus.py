@@ -1,0 +1,169 @@
+"""Opus, by the libopus that PyAV's wheel carries: one frame in, one packet out, and back.
+
+PyAV's own codec contexts are passed by because they cannot decode at 16 kHz, recover a lost packet, or choose the
+low-delay mode, and cost twice as much. Knows nothing about RTP.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from pathlib import Path
+
+import av
+import numpy as np
+
+from duplex_server.errors import ConfigError
+from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, Pcm
+
+__all__ = ["CorruptPacket", "OpusDecoder", "OpusEncoder"]
+
+FRAME_MS = 20
+"""Length of the packets that are made. Longer ones save nothing here; shorter ones cost headers."""
+
+BIT_RATE = 48_000
+"""Bits per second. Speech at 24 kHz is transparent in CELT mode from about here (measured beside 32 and 64 kbit/s)."""
+
+COMPLEXITY = 5
+"""0..10. 3.7 ms per second of speech; 9 costs a quarter more and is not heard."""
+
+MAX_PACKET_MS = 120
+"""The longest packet that Opus allows. Source: RFC 6716 §2.1.4."""
+
+MAX_PACKET_BYTES = 1275
+"""The longest frame that Opus allows. Source: RFC 6716 §3.2.1."""
+
+# Values of opus_defines.h.
+_OK = 0
+_APPLICATION_RESTRICTED_LOWDELAY = 2051
+_SET_BITRATE = 4002
+_SET_COMPLEXITY = 4010
+
+
+class CorruptPacket(Exception):
+    """A packet that libopus cannot decode; the decoder can go on with the next one."""
+
+
+def _load() -> ctypes.PyDLL:
+    """Load libopus and declare what is used of it.
+
+    PyDLL keeps the interpreter's lock during a call: a call takes less than 0.1 ms, and getting the lock back from a
+    busy thread could take 5.
+    """
+    bundled = sorted(
+        path
+        for folder in (Path(av.__file__).parent.parent / "av.libs", Path(av.__file__).parent / ".dylibs")
+        for path in folder.glob("libopus*")
+    )
+    name = str(bundled[0]) if bundled else ctypes.util.find_library("opus")
+    if name is None:
+        raise ConfigError("libopus was found neither in PyAV's wheel nor on the system. Install av from its wheel.")
+    library = ctypes.PyDLL(name)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    integer_out = ctypes.POINTER(integer)
+    for function, result, arguments in (
+        ("opus_encoder_create", pointer, [ctypes.c_int32, integer, integer, integer_out]),
+        ("opus_encode_float", ctypes.c_int32, [pointer, pointer, integer, pointer, ctypes.c_int32]),
+        # Variadic: the fixed arguments are declared, so that ctypes follows the platform's rules for the others.
+        ("opus_encoder_ctl", integer, [pointer, integer]),
+        ("opus_encoder_destroy", None, [pointer]),
+        ("opus_decoder_create", pointer, [ctypes.c_int32, integer, integer_out]),
+        ("opus_decode_float", integer, [pointer, ctypes.c_char_p, ctypes.c_int32, pointer, integer, integer]),
+        ("opus_decoder_destroy", None, [pointer]),
+    ):
+        declared = getattr(library, function)
+        declared.restype, declared.argtypes = result, arguments
+    return library
+
+
+_opus = _load()
+
+
+class OpusEncoder:
+    """Encode speech for the ear: 24 kHz mono, CELT with low delay. One stream, in order."""
+
+    frame_samples = OUTPUT_RATE_HZ * FRAME_MS // 1000
+    """Samples in every frame."""
+
+    def __init__(self) -> None:
+        error = ctypes.c_int()
+        self._state = _opus.opus_encoder_create(
+            OUTPUT_RATE_HZ, 1, _APPLICATION_RESTRICTED_LOWDELAY, ctypes.byref(error)
+        )
+        assert error.value == _OK, f"opus_encoder_create failed: {error.value}"
+        for request, value in ((_SET_BITRATE, BIT_RATE), (_SET_COMPLEXITY, COMPLEXITY)):
+            outcome = _opus.opus_encoder_ctl(self._state, request, ctypes.c_int32(value))
+            assert outcome == _OK, f"opus_encoder_ctl({request}) failed: {outcome}"
+        self._packet = ctypes.create_string_buffer(MAX_PACKET_BYTES)
+
+    def encode(self, pcm: Pcm) -> bytes:
+        """Encode one frame.
+
+        Args:
+            pcm: float32 ``[480]``, −1..1; what lies outside is clipped by the listener's decoder.
+
+        Returns:
+            One packet of at most :data:`MAX_PACKET_BYTES`.
+        """
+        assert pcm.shape == (self.frame_samples,) and pcm.dtype == np.float32, "one frame of float32"
+        frame = np.ascontiguousarray(pcm)
+        length = _opus.opus_encode_float(
+            self._state, frame.ctypes.data, self.frame_samples, self._packet, MAX_PACKET_BYTES
+        )
+        assert length > 0, f"opus_encode_float failed: {length}"
+        return self._packet.raw[:length]
+
+    def __del__(self) -> None:
+        if state := getattr(self, "_state", None):
+            _opus.opus_encoder_destroy(state)
+
+
+class OpusDecoder:
+    """Decode what a microphone sent to 16 kHz mono, whatever rate and channels it was encoded at. One stream."""
+
+    def __init__(self) -> None:
+        error = ctypes.c_int()
+        self._state = _opus.opus_decoder_create(INPUT_RATE_HZ, 1, ctypes.byref(error))
+        assert error.value == _OK, f"opus_decoder_create failed: {error.value}"
+        self._pcm = np.empty(INPUT_RATE_HZ * MAX_PACKET_MS // 1000, np.float32)
+
+    def decode(self, packet: bytes) -> Pcm:
+        """Decode the next packet of the stream.
+
+        Returns:
+            float32, 16 kHz; 2.5 to 120 ms of it.
+
+        Raises:
+            CorruptPacket: it is no Opus packet.
+        """
+        if not packet:
+            raise CorruptPacket("an empty packet")
+        return self._decode(packet, len(self._pcm), recover=False)
+
+    def recover(self, n_samples: int, following: bytes) -> Pcm:
+        """Fill a gap before :meth:`decode` is called with the packet after it.
+
+        The last frame of the gap comes from the copy that ``following`` carries of it, if the sender put one in; the
+        rest is the decoder's guess, which fades out.
+
+        Args:
+            n_samples: length of the gap at 16 kHz, a multiple of 40 (2.5 ms) and at most 120 ms.
+            following: the packet after the gap.
+
+        Raises:
+            CorruptPacket: ``following`` is no Opus packet.
+        """
+        assert 0 < n_samples <= len(self._pcm) and n_samples % 40 == 0, f"no gap to fill: {n_samples} samples"
+        if not following:
+            raise CorruptPacket("an empty packet")
+        return self._decode(following, n_samples, recover=True)
+
+    def _decode(self, packet: bytes, room: int, *, recover: bool) -> Pcm:
+        length = _opus.opus_decode_float(self._state, packet, len(packet), self._pcm.ctypes.data, room, int(recover))
+        if length <= 0:
+            raise CorruptPacket(f"libopus error {length}")
+        return self._pcm[:length].copy()
+
+    def __del__(self) -> None:
+        if state := getattr(self, "_state", None):
+            _opus.opus_decoder_destroy(state)
