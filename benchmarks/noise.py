@@ -134,9 +134,9 @@ class EchoPath:
         """
         end = start_samples - self._delay_samples + n_samples
         start = end - n_samples - len(self._response) + 1
-        source: Pcm = np.zeros(end - start, np.float32)
+        source = np.zeros(end - start)
         known = played[max(0, start) : max(0, end)]
         offset = max(0, -start)
         source[offset : offset + len(known)] = known
-        echo: Pcm = np.convolve(source, self._response, "valid").astype(np.float32)
+        echo: Pcm = np.convolve(source, self._response, "valid").astype(np.float32, copy=False)
         return echo

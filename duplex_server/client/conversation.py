@@ -1,0 +1,186 @@
+"""A conversation with a server, seen from a program: connect, send microphone and camera, follow what comes back.
+
+Reconnecting is the caller's: a new connection is a new conversation. Knows nothing about sound cards or terminals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal
+
+import msgspec
+
+from duplex_server.client import websocket
+from duplex_server.client.link import Link, Received
+from duplex_server.errors import ClientError, ConfigError, InvalidEvent, TransportError
+from duplex_server.types import Pcm
+from duplex_server.wire.events import (
+    ClientEvent,
+    ErrorEvent,
+    InputImageBufferAppend,
+    SessionCreated,
+    SessionUpdate,
+    SessionUpdated,
+)
+from duplex_server.wire.session_object import Session, SessionPatch
+
+__all__ = ["Conversation", "TransportName", "connect"]
+
+TransportName = Literal["websocket", "webrtc"]
+
+_OPEN_TIMEOUT_S = 10.0
+"""For the connection, for ``session.created``, and for ``session.updated``, each."""
+
+
+class Conversation:
+    """An open conversation. Made by :func:`connect`.
+
+    :meth:`events` must be read all the time: what it does not take waits on the way, and audio's arrival times with it.
+    """
+
+    def __init__(self, link: Link, session: Session) -> None:
+        self._link = link
+        self._session = session
+        self._waiting: deque[Received] = deque()  # what came while connect() waited; bounded by its time limit
+
+    @property
+    def session(self) -> Session:
+        """The effective session, as the server reported it last."""
+        return self._session
+
+    @property
+    def media_track(self) -> bool:
+        """Whether audio travels on a media track, with a clock of its own, beside the events."""
+        return self._link.media_track
+
+    async def send(self, event: ClientEvent) -> None:
+        """Send an event.
+
+        Raises:
+            DuplexError: the connection has ended, with the reason.
+        """
+        await self._link.send(event)
+
+    async def send_audio(self, pcm: Pcm, rate_hz: int) -> None:
+        """Send what the microphone heard.
+
+        The stream should not pause: a muted microphone sends silence.
+
+        Args:
+            pcm: float32 mono ``[n]``, −1..1; pieces of 20 ms are usual.
+            rate_hz: the same for the whole conversation.
+
+        Raises:
+            DuplexError: the connection has ended, with the reason.
+        """
+        await self._link.send_audio(pcm, rate_hz)
+
+    async def send_frame(self, jpeg: bytes, *, captured_ms: float | None = None) -> None:
+        """Send a camera picture; one per second is usual.
+
+        Args:
+            jpeg: a JPEG, PNG or WebP file.
+            captured_ms: when it was taken, ms since the first audio that was sent; None: now.
+
+        Raises:
+            DuplexError: the connection has ended, with the reason.
+        """
+        image = base64.b64encode(jpeg).decode()
+        await self._link.send(InputImageBufferAppend(image=image, capture_ms=captured_ms))
+
+    async def events(self) -> AsyncIterator[Received]:
+        """Iterate over events and received audio in the order of arrival; read it in one task.
+
+        Ends when the server closes the conversation in good order.
+
+        Raises:
+            SessionExpired: a limit announced ahead was reached.
+            CapacityError: the server gave the place away.
+            TransportError: the connection broke, or the server failed.
+        """
+        while self._waiting:
+            yield self._waiting.popleft()
+        while (received := await self._receive()) is not None:
+            yield received
+
+    async def _receive(self) -> Received | None:
+        received = await self._link.receive()
+        if isinstance(received, SessionCreated | SessionUpdated):
+            self._session = received.session
+        return received
+
+    async def _await_session(self, kind: type[SessionCreated] | type[SessionUpdated], timeout_s: float) -> None:
+        """Read until the server reports the session; keep everything that comes before."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (received := await self._receive()) is not None:
+                    self._waiting.append(received)
+                    if isinstance(received, kind):
+                        return
+                    if isinstance(received, ErrorEvent):
+                        raise ClientError(received.error.message, param=received.error.param, code=received.error.code)
+        except TimeoutError:
+            raise TransportError(f"the server did not report the session within {timeout_s:.0f} s") from None
+        raise TransportError("the server closed the connection before it reported the session")
+
+
+@asynccontextmanager
+async def connect(
+    server: str,
+    *,
+    transport: TransportName = "websocket",
+    api_key: str | None = None,
+    session: SessionPatch | Mapping[str, Any] | None = None,
+    query: Mapping[str, str] | None = None,
+    timeout_s: float = _OPEN_TIMEOUT_S,
+) -> AsyncIterator[Conversation]:
+    """Open a conversation, and close it at the end of the block.
+
+    Args:
+        server: ``http://host:port``, a full ``wss://…/v1/realtime`` URL, or ``host:port``.
+        transport: ``"websocket"`` or ``"webrtc"``.
+        api_key: sent as a bearer token.
+        session: settings as in ``session.update``; they hold when the block is entered.
+        query: parameters of the URL, as ``{"model": "x"}``.
+        timeout_s: for each step of opening.
+
+    Raises:
+        AuthError: the server refused the key.
+        CapacityError: it is full.
+        ClientError: it refused the settings.
+        ConfigError: the address or the transport's name makes no sense.
+        TransportError: it cannot be reached, or does not speak this protocol.
+    """
+    patch = _patch(session)
+    async with _open(server, transport, api_key, dict(query or {}), timeout_s) as link:
+        conversation = Conversation(link, Session())
+        await conversation._await_session(SessionCreated, timeout_s)
+        if patch is not None:
+            await conversation.send(SessionUpdate(session=patch))
+            await conversation._await_session(SessionUpdated, timeout_s)
+        yield conversation
+
+
+def _open(
+    server: str, transport: str, api_key: str | None, query: dict[str, str], timeout_s: float
+) -> AbstractAsyncContextManager[Link]:
+    if transport == "websocket":
+        return websocket.open_link(server, api_key=api_key, query=query, timeout_s=timeout_s)
+    if transport == "webrtc":
+        from duplex_server.client import webrtc  # aiortc takes half a second to import
+
+        return webrtc.open_link(server, api_key=api_key, query=query, timeout_s=timeout_s)
+    raise ConfigError(f"There is no transport {transport!r}. Use websocket or webrtc.")
+
+
+def _patch(session: SessionPatch | Mapping[str, Any] | None) -> SessionPatch | None:
+    if session is None or isinstance(session, SessionPatch):
+        return session
+    try:
+        return msgspec.convert(session, SessionPatch)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"The session settings are wrong: {error}.", param="session") from error
