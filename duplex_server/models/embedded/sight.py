@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from duplex_server.models.embedded.faces import FaceCounter
 
 __all__ = ["COLOURS", "Change", "Look", "Scene", "Sight", "comment", "describe"]
 
@@ -21,7 +22,7 @@ _Value = TypeVar("_Value")
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "white", "grey", "black")
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32) / 255
+_LUMA: _Grey = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)
 """Source: Rec. 601, the luma of JPEG and of webcams."""
 _SIDE_PX = 64
 """Side of the grey miniature that light and movement are judged on."""
@@ -58,10 +59,6 @@ _LIGHT_PAUSE_S, _MOTION_PAUSE_S = 10.0, 20.0
 
 _FACES_EVERY_S = 2.0
 """Counting takes 5 to 30 ms, in a thread that other conversations share."""
-_FACES_SIDE_PX, _FACE_MIN_PX = 200, 24
-"""Size that pictures are scaled to for it, and of the smallest face there: an eighth of the picture, as at a desk."""
-_FACE_SCALE, _FACE_NEIGHBOURS = 1.2, 4
-"""Step between the sizes tried, and how many overlapping finds make a face: few false ones, at some loss of small."""
 
 
 class Change(enum.Enum):
@@ -132,7 +129,7 @@ class Sight:
 
     def __init__(self, *, count_faces: bool = True) -> None:
         """Args: count_faces: whether to count them where OpenCV 4 is installed, 5 to 30 ms every two seconds."""
-        self._cascade = _face_cascade() if count_faces else None
+        self._face_counter = _face_counter() if count_faces else None
         self._last: Look | None = None
         self._last_s = 0.0
         self._miniature: _Grey = np.zeros((_SIDE_PX, _SIDE_PX), np.float32)
@@ -164,9 +161,10 @@ class Sight:
         motion = 0.0 if covered else _motion(self._miniature, miniature)
         events = self._changes(miniature, covered, motion, at_s, elapsed_s)
         colour, share = _middle_colour(rgb)
-        if self._cascade is not None and at_s - self._faces_s >= _FACES_EVERY_S:
+        if self._face_counter is not None and at_s - self._faces_s >= _FACES_EVERY_S:
             self._faces_s = at_s
-            events += self._count_faces(rgb, covered, at_s)
+            faces = 0 if covered else self._face_counter.count(rgb)
+            events += self._face_changes(faces, covered, at_s)
         self._miniature, self._last_s = miniature, at_s
         self._last = Look(float(miniature.mean()), covered, motion, colour, share, self._faces.value, tuple(events))
         return self._last
@@ -222,14 +220,20 @@ class Sight:
             return [Scene(Change.MOTION_STARTED)]
         return []
 
-    def _count_faces(self, rgb: Rgb, covered: bool, at_s: float) -> list[Scene]:
-        count = 0 if covered else _count_faces(self._cascade, rgb)
+    def _face_changes(self, count: int, covered: bool, at_s: float) -> list[Scene]:
         before = self._faces.value
         if before is None:
             self._faces.assume(count)
         elif self._faces.observe(count, at_s) and not covered:
             return [Scene(Change.FACES_CHANGED, faces=count)]
         return []
+
+
+def _face_counter() -> FaceCounter | None:
+    try:
+        return FaceCounter()
+    except ImportError:
+        return None
 
 
 def _without_events(look: Look) -> Look:
@@ -247,8 +251,8 @@ def _shrink(rgb: Rgb) -> _Grey:
     height, width = rgb.shape[:2]
     places = (np.arange(2 * _SIDE_PX) + 0.5) / (2 * _SIDE_PX)
     rows, columns = (places * height).astype(np.intp), (places * width).astype(np.intp)
-    picked = rgb[rows[:, None], columns].astype(np.float32)  # [128, 128, 3]
-    shrunk: _Grey = (picked[::2, ::2] + picked[1::2, ::2] + picked[::2, 1::2] + picked[1::2, 1::2]) / np.float32(4)
+    picked: _Grey = rgb[rows[:, None], columns].astype(np.float32)  # [128, 128, 3]
+    shrunk: _Grey = (picked[::2, ::2] + picked[1::2, ::2] + picked[::2, 1::2] + picked[1::2, 1::2]) * np.float32(0.25)
     return shrunk
 
 
@@ -293,33 +297,6 @@ def _colour_indices(rgb: Rgb) -> npt.NDArray[np.intp]:
     )
     named: npt.NDArray[np.intp] = np.where((saturation < 0.18) | (value < 0.13), grey, names)
     return named
-
-
-def _face_cascade() -> Any:
-    """Return OpenCV's face detector, or None where OpenCV is missing or has none: version 5 ships no cascades."""
-    try:
-        import cv2
-    except ImportError:
-        return None
-    folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
-    path = Path(folder, "haarcascade_frontalface_alt2.xml")
-    if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
-        return None
-    cv2.setNumThreads(1)  # one conversation must not take all cores
-    return cv2.CascadeClassifier(str(path))
-
-
-def _count_faces(cascade: Any, rgb: Rgb) -> int:
-    import cv2
-
-    height, width = rgb.shape[:2]
-    scale = min(1.0, _FACES_SIDE_PX / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    grey = cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-    found = cascade.detectMultiScale(
-        cv2.equalizeHist(grey), _FACE_SCALE, _FACE_NEIGHBOURS, minSize=(_FACE_MIN_PX, _FACE_MIN_PX)
-    )
-    return len(found)
 
 
 _LIGHT_WORDS = {
