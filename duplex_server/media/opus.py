@@ -119,19 +119,24 @@ class OpusEncoder:
 
 
 class OpusDecoder:
-    """Decode what a microphone sent to 16 kHz mono, whatever rate and channels it was encoded at. One stream."""
+    """Decode one stream to mono, whatever rate and channels it was encoded at.
 
-    def __init__(self) -> None:
+    Args:
+        rate_hz: of what comes out: 16 kHz, which is what a model hears, or another that Opus knows.
+    """
+
+    def __init__(self, rate_hz: int = INPUT_RATE_HZ) -> None:
         error = ctypes.c_int()
-        self._state = _opus.opus_decoder_create(INPUT_RATE_HZ, 1, ctypes.byref(error))
+        self._state = _opus.opus_decoder_create(rate_hz, 1, ctypes.byref(error))
         assert error.value == _OK, f"opus_decoder_create failed: {error.value}"
-        self._pcm = np.empty(INPUT_RATE_HZ * MAX_PACKET_MS // 1000, np.float32)
+        self._step_samples = rate_hz // 400  # 2.5 ms
+        self._pcm = np.empty(rate_hz * MAX_PACKET_MS // 1000, np.float32)
 
     def decode(self, packet: bytes) -> Pcm:
         """Decode the next packet of the stream.
 
         Returns:
-            float32, 16 kHz; 2.5 to 120 ms of it.
+            float32; 2.5 to 120 ms of it.
 
         Raises:
             CorruptPacket: it is no Opus packet.
@@ -147,13 +152,14 @@ class OpusDecoder:
         rest is the decoder's guess, which fades out.
 
         Args:
-            n_samples: length of the gap at 16 kHz, a multiple of 40 (2.5 ms) and at most 120 ms.
+            n_samples: length of the gap at the output rate, a multiple of 2.5 ms and at most 120 ms.
             following: the packet after the gap.
 
         Raises:
             CorruptPacket: ``following`` is no Opus packet.
         """
-        assert 0 < n_samples <= len(self._pcm) and n_samples % 40 == 0, f"no gap to fill: {n_samples} samples"
+        in_range = 0 < n_samples <= len(self._pcm) and n_samples % self._step_samples == 0
+        assert in_range, f"no gap to fill: {n_samples} samples"
         if not following:
             raise CorruptPacket("an empty packet")
         return self._decode(following, n_samples, recover=True)
