@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from duplex_server.types import OUTPUT_RATE_HZ, Pcm
+from duplex_server.types import OUTPUT_RATE_HZ, Pcm, Pcm16
 from duplex_server.wire import g711
 
-__all__ = ["G711_RATE_HZ", "PCM_FORMAT", "AudioFormat", "AudioIntake", "AudioOutlet"]
+__all__ = ["G711_RATE_HZ", "PCM_FORMAT", "AudioFormat", "AudioIntake", "AudioOutlet", "to_pcm16"]
 
 G711_RATE_HZ = 8_000
 """Source: ITU-T G.711 §2."""
@@ -100,6 +100,7 @@ class AudioOutlet:
         return to_pcm16(pcm).astype("<i2", copy=False).tobytes()
 
 
-def to_pcm16(pcm: Pcm) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+def to_pcm16(pcm: Pcm) -> Pcm16:
     """Round float samples to int16, clipped at full scale."""
-    return np.clip(np.rint(pcm * np.float32(_FULL_SCALE)), -32_768, 32_767).astype(np.int16)
+    rounded: Pcm16 = np.clip(np.rint(pcm * np.float32(_FULL_SCALE)), -32_768, 32_767).astype(np.int16)
+    return rounded

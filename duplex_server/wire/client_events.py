@@ -45,13 +45,13 @@ class _FromClient(msgspec.Struct, kw_only=True, frozen=True, tag_field="type", o
     """The client's own name for this event; comes back in an ``error`` about it and nowhere else."""
 
 
-class SessionUpdate(_FromClient, kw_only=True, tag="session.update"):
+class SessionUpdate(_FromClient, kw_only=True, frozen=True, tag="session.update"):
     """Change settings. Answered by ``session.updated`` with the whole effective session, or by one ``error``."""
 
     session: SessionPatch
 
 
-class InputAudioBufferAppend(_FromClient, kw_only=True, tag="input_audio_buffer.append"):
+class InputAudioBufferAppend(_FromClient, kw_only=True, frozen=True, tag="input_audio_buffer.append"):
     """Give audio from the microphone, in the session's input format. Not answered."""
 
     audio: bytes
@@ -62,15 +62,15 @@ class InputAudioBufferAppend(_FromClient, kw_only=True, tag="input_audio_buffer.
     """Extension: the user has the floor; a running response is cut."""
 
 
-class InputAudioBufferCommit(_FromClient, kw_only=True, tag="input_audio_buffer.commit"):
+class InputAudioBufferCommit(_FromClient, kw_only=True, frozen=True, tag="input_audio_buffer.commit"):
     """End the user's turn here (push to talk)."""
 
 
-class InputAudioBufferClear(_FromClient, kw_only=True, tag="input_audio_buffer.clear"):
+class InputAudioBufferClear(_FromClient, kw_only=True, frozen=True, tag="input_audio_buffer.clear"):
     """Drop audio that the model has not been given."""
 
 
-class InputImageBufferAppend(_FromClient, kw_only=True, tag="input_image_buffer.append"):
+class InputImageBufferAppend(_FromClient, kw_only=True, frozen=True, tag="input_image_buffer.append"):
     """Extension: give a camera picture, where audio is on a media track. Not answered."""
 
     image: str
@@ -79,7 +79,7 @@ class InputImageBufferAppend(_FromClient, kw_only=True, tag="input_image_buffer.
     """When it was taken, ms on the input clock (0 at the session's first sample); absent: now."""
 
 
-class ConversationItemCreate(_FromClient, kw_only=True, tag="conversation.item.create"):
+class ConversationItemCreate(_FromClient, kw_only=True, frozen=True, tag="conversation.item.create"):
     """Put an item into the conversation: typed text, a picture, restored history."""
 
     item: Item
@@ -87,13 +87,13 @@ class ConversationItemCreate(_FromClient, kw_only=True, tag="conversation.item.c
     """``"root"``: to the front; an id: after that item; absent: to the end."""
 
 
-class ConversationItemRetrieve(_FromClient, kw_only=True, tag="conversation.item.retrieve"):
+class ConversationItemRetrieve(_FromClient, kw_only=True, frozen=True, tag="conversation.item.retrieve"):
     """Ask for an item as the server has it."""
 
     item_id: str
 
 
-class ConversationItemTruncate(_FromClient, kw_only=True, tag="conversation.item.truncate"):
+class ConversationItemTruncate(_FromClient, kw_only=True, frozen=True, tag="conversation.item.truncate"):
     """Say how much of an assistant item was heard. Always acknowledged, clamped to what there is."""
 
     item_id: str
@@ -101,7 +101,7 @@ class ConversationItemTruncate(_FromClient, kw_only=True, tag="conversation.item
     content_index: int = 0
 
 
-class ConversationItemDelete(_FromClient, kw_only=True, tag="conversation.item.delete"):
+class ConversationItemDelete(_FromClient, kw_only=True, frozen=True, tag="conversation.item.delete"):
     """Remove an item from the conversation."""
 
     item_id: str
@@ -118,27 +118,27 @@ class ResponseParams(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=Tr
     """Echoed in ``response.created`` and ``response.done``. Limits are OpenAI's."""
 
 
-class ResponseCreate(_FromClient, kw_only=True, tag="response.create"):
+class ResponseCreate(_FromClient, kw_only=True, frozen=True, tag="response.create"):
     """Make the model speak now. Answered by ``response.created`` at once."""
 
     response: ResponseParams | None = None
 
 
-class ResponseCancel(_FromClient, kw_only=True, tag="response.cancel"):
+class ResponseCancel(_FromClient, kw_only=True, frozen=True, tag="response.cancel"):
     """Stop the running response."""
 
     response_id: str | None = None
 
 
-class OutputAudioBufferClear(_FromClient, kw_only=True, tag="output_audio_buffer.clear"):
+class OutputAudioBufferClear(_FromClient, kw_only=True, frozen=True, tag="output_audio_buffer.clear"):
     """Drop audio on the media track that has not been heard. Ignored without a media track."""
 
 
-class BargeIn(_FromClient, kw_only=True, tag="barge_in"):
+class BargeIn(_FromClient, kw_only=True, frozen=True, tag="barge_in"):
     """Extension: the client knows that the user interrupts (a button, its own VAD)."""
 
 
-class PlaybackAck(_FromClient, kw_only=True, tag="playback.ack"):
+class PlaybackAck(_FromClient, kw_only=True, frozen=True, tag="playback.ack"):
     """Extension: say how much of a response was really heard. A late one is ignored."""
 
     played_ms: float
@@ -149,11 +149,11 @@ class PlaybackAck(_FromClient, kw_only=True, tag="playback.ack"):
     """Also cut the item there, as ``conversation.item.truncate`` does."""
 
 
-class SessionClose(_FromClient, kw_only=True, tag="session.close"):
+class SessionClose(_FromClient, kw_only=True, frozen=True, tag="session.close"):
     """Extension: say goodbye. Answered by ``session.closed``, after which the connection is closed."""
 
     reason: Annotated[str, Meta(max_length=128)] | None = None
 
 
-class SessionHeartbeat(_FromClient, kw_only=True, tag="session.heartbeat"):
+class SessionHeartbeat(_FromClient, kw_only=True, frozen=True, tag="session.heartbeat"):
     """Extension: ask for a sign of life."""

@@ -22,7 +22,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _MAX_MESSAGE_CHARS = 300
 """Of an error message: enough for a sentence, whatever the peer wrote into the value at fault."""
 
-_client_decoder = msgspec.json.Decoder(ClientEvent)
+_client_decoder: msgspec.json.Decoder[ClientEvent] = msgspec.json.Decoder(ClientEvent)
 _server_decoder: msgspec.json.Decoder[ServerEvent] = msgspec.json.Decoder(ServerEvent)
 _encoder = msgspec.json.Encoder()
 

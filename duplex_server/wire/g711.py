@@ -73,7 +73,9 @@ def alaw_encode(pcm: Pcm) -> bytes:
 
 
 def _table_index(pcm: Pcm) -> npt.NDArray[np.int64]:
-    return np.clip(np.rint(pcm * np.float32(_FULL_SCALE)), -32_768, 32_767).astype(np.int64) + 32_768
+    index: npt.NDArray[np.int64] = np.clip(np.rint(pcm * np.float32(_FULL_SCALE)), -32_768, 32_767).astype(np.int64)
+    index += 32_768
+    return index
 
 
 class Decimator:

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from duplex_server.types import InterruptionPolicy, ModelSpec, SessionSetup
 from duplex_server.wire.audio_format import PCM_FORMAT, AudioFormat
-from duplex_server.wire.requests import TurnTaking
 
 __all__ = [
     "OPT_IN_NAMES",
@@ -32,7 +30,6 @@ __all__ = [
     "TurnDetection",
     "TurnDetectionPatch",
     "VoiceId",
-    "initial_session",
 ]
 
 OPT_IN_NAMES = frozenset({"unit", "playback", "limits", "overlap", "listen"})

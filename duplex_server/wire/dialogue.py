@@ -1,0 +1,403 @@
+"""One session's side of the protocol: what is answered, in which order, under which ids.
+
+Sans-I/O and synchronous: client events go in and answers and requests come out; the session tells what happens and
+gets the events that say so. Whatever the peer sends, and in whatever order the session calls, the events that come out
+are in legal order; what makes no sense any more (a turn that is over) gives none. Knows nothing about sockets or time.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from duplex_server.errors import ClientError, DuplexError, InvalidEvent
+from duplex_server.types import Heard, InterruptionPolicy, ModelSpec, Pcm, SessionSetup
+from duplex_server.wire import client_events as c
+from duplex_server.wire import server_events as s
+from duplex_server.wire.audio_format import AudioIntake
+from duplex_server.wire.client_items import decode_picture
+from duplex_server.wire.error_objects import error_object
+from duplex_server.wire.events import ClientEvent, ServerEvent
+from duplex_server.wire.history import History
+from duplex_server.wire.ids import Ids
+from duplex_server.wire.item_answers import ItemAnswers
+from duplex_server.wire.objects import ResponseError
+from duplex_server.wire.reply import Reply
+from duplex_server.wire.requests import (
+    AppendAudio,
+    AppendImage,
+    BargeIn,
+    CancelResponse,
+    ClearInput,
+    ClearOutput,
+    CloseSession,
+    CommitInput,
+    Configure,
+    CreateResponse,
+    Request,
+    TurnTaking,
+)
+from duplex_server.wire.response_stream import Outcome, ResponseSettings, ResponseStream
+from duplex_server.wire.responses import Responses
+from duplex_server.wire.session_state import SessionState
+from duplex_server.wire.user_turns import UserTurns
+
+__all__ = ["Dialogue", "Outcome", "Reply"]
+
+MIN_COMMIT_MS = 100
+"""Audio that a commit needs. Source: OpenAI Realtime API reference, ``input_audio_buffer.commit``."""
+IMAGE_MAX_BYTES = 8 * 1024 * 1024
+"""Longest encoded picture, unless the server's settings say otherwise."""
+
+
+class Dialogue:
+    """State of one conversation on the wire."""
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        session_id: str,
+        media_track: bool,
+        setup: SessionSetup,
+        turn_taking: TurnTaking,
+        opt_in: frozenset[str] = frozenset(),
+        expires_at: int = 0,
+        image_max_bytes: int = IMAGE_MAX_BYTES,
+    ) -> None:
+        """Start with the server's defaults.
+
+        Args:
+            spec: the served model.
+            session_id: ``sess_…``; all other ids are made from it.
+            media_track: audio travels outside of the events, both ways.
+            setup: what the model is set to until the client changes it.
+            turn_taking: the server's default; ``semantic_vad`` means its policy.
+            opt_in: groups of extension events that the client asked for when it connected.
+            expires_at: when the session ends, Unix seconds; 0: no limit.
+            image_max_bytes: longest encoded picture.
+        """
+        self._media_track = media_track
+        self._image_max_bytes = image_max_bytes
+        self._ids = Ids(session_id)
+        self._history = History()
+        self._items = ItemAnswers(self._ids, self._history, image_max_bytes=image_max_bytes)
+        self._user = UserTurns(self._ids, self._history)
+        self._state = SessionState(
+            spec=spec,
+            session_id=session_id,
+            setup=setup,
+            turn_taking=turn_taking,
+            opt_in=opt_in,
+            expires_at=expires_at,
+        )
+        self._intake = AudioIntake(self._state.input_format)
+        self._responses = Responses(self._ids, self._history)
+        self._uncommitted_samples = 0
+        self._was_heard = False
+        self._closed = False
+
+    @property
+    def setup(self) -> SessionSetup:
+        """What the model is set to now."""
+        return self._state.setup
+
+    @property
+    def turn_taking(self) -> TurnTaking:
+        """How the session decides who speaks now."""
+        return self._state.turn_taking
+
+    # -- the client ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> list[ServerEvent]:
+        """Return the first events of the connection."""
+        return [s.SessionCreated(event_id=self._ids.event(), session=self._state.session)]
+
+    def receive(self, event: ClientEvent) -> Reply:
+        """Answer a client event. Never raises on what a peer sends; after ``session.close`` nothing is answered."""
+        if self._closed:
+            return Reply()
+        try:
+            return self._answer(event)
+        except ClientError as error:
+            error.event_id = event.event_id
+            return Reply(self.refuse(error))
+
+    def refuse(self, error: ClientError) -> list[ServerEvent]:
+        """Return the ``error`` event for something that the client did."""
+        return [] if self._closed else [s.ErrorEvent(event_id=self._ids.event(), error=error_object(error))]
+
+    def fail(self, error: DuplexError) -> list[ServerEvent]:
+        """Return what is said when the session cannot go on: the open response fails, then ``error``."""
+        if self._closed:
+            return []
+        told = error_object(error)
+        events = self._finish(Outcome.FAILED, 0, ResponseError(type=told.type, code=told.code, message=told.message))
+        return [*events, s.ErrorEvent(event_id=self._ids.event(), error=told)]
+
+    # -- the user -----------------------------------------------------------------------------------------------------
+
+    def speech_started(self, at_ms: int) -> list[ServerEvent]:
+        """Tell that the user speaks since ``at_ms`` on the input clock; clients then stop their playback."""
+        if self._closed or not self.turn_taking.report_speech:
+            return []
+        return [*self._user.speech_started(at_ms)]
+
+    def speech_stopped(self, at_ms: int) -> list[ServerEvent]:
+        """Tell that the user fell silent at ``at_ms``, and make an item of what was said."""
+        if self._closed:
+            return []
+        self._uncommitted_samples = 0
+        return [*self._user.speech_stopped(at_ms)]
+
+    def heard(self, heard: Heard) -> list[ServerEvent]:
+        """Tell what the model understood, on the newest user item.
+
+        Held back while that item does not exist yet: until announced speech ends, until a push-to-talk commit, and,
+        where speech over the model's voice may still turn out to be an interruption, until the response ends.
+        """
+        if self._closed or not self._state.transcribes:
+            return []
+        policy = self.turn_taking.policy
+        judging = policy in (InterruptionPolicy.GUARDED, InterruptionPolicy.IMMEDIATE) and self._responses.speaks
+        return [*self._user.heard(heard, defer=judging or policy is InterruptionPolicy.PUSH_TO_TALK)]
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+
+    def begin_response(self, turn: int) -> list[ServerEvent]:
+        """Open the response that carries ``turn``; the one that a client asked for, if there is one."""
+        if self._closed or not self._responses.is_new(turn):
+            return []
+        events: list[ServerEvent] = []
+        if self._responses.speaks:
+            events += self._finish(Outcome.COMPLETED, self._responses.generated_ms)
+        if self._responses.open is None:
+            events += self._create(None)
+        return [*events, *self._responses.begin(turn)]
+
+    def text(self, turn: int, text: str, audio_ms: int) -> list[ServerEvent]:
+        """Tell what the model says from ``audio_ms`` of the response's audio on."""
+        response = self._current(turn)
+        return [*response.text(text, audio_ms)] if response else []
+
+    def audio(self, turn: int, pcm: Pcm) -> list[ServerEvent]:
+        """Count audio as sent, and return the deltas that carry it; none with a media track.
+
+        Args:
+            turn: the turn it belongs to.
+            pcm: float32 ``[n_samples]`` at 24 kHz.
+        """
+        response = self._current(turn)
+        if response is None:
+            return []
+        self._was_heard = True
+        return [*response.audio(pcm)]
+
+    def end_response(self, turn: int, outcome: Outcome, played_ms: int) -> list[ServerEvent]:
+        """Close the response that carries ``turn``.
+
+        Args:
+            turn: nothing happens if it is not the open one.
+            outcome: why it ended.
+            played_ms: how much of it the user heard.
+        """
+        return self._finish(outcome, played_ms) if self._current(turn) else []
+
+    def no_response(self) -> list[ServerEvent]:
+        """Close a response that a client asked for and the model did not give.
+
+        The answer is ``response.done`` with status ``completed`` and an empty ``output``: the model was asked, and had
+        nothing to say. Nothing happens if none is waiting.
+        """
+        return [] if self._responses.speaks else self._finish(Outcome.COMPLETED, 0)
+
+    def playback(self, turn: int, state: Literal["started", "stopped", "cleared"]) -> list[ServerEvent]:
+        """Tell what the media track does with a turn's audio; nothing without a media track."""
+        return [] if self._closed else [*self._responses.playback(turn, state)]
+
+    # -- extensions, for clients that asked ---------------------------------------------------------------------------
+
+    def overlap(self, action: str, reason: str, at_ms: int) -> list[ServerEvent]:
+        """Tell what was made of speech over the model's voice (group ``overlap``)."""
+        if not self._wants("overlap"):
+            return []
+        policy = self.turn_taking.policy.value
+        event_id = self._ids.event()
+        return [s.OverlapDecision(event_id=event_id, policy=policy, action=action, reason=reason, audio_start_ms=at_ms)]
+
+    def playback_position(self, turn: int, played_ms: int, sent_ms: int, generated_ms: int) -> list[ServerEvent]:
+        """Tell how far the open response has come (group ``playback``)."""
+        response = self._current(turn)
+        if response is None or not self._wants("playback"):
+            return []
+        return [
+            s.PlaybackPosition(
+                event_id=self._ids.event(),
+                response_id=response.response_id,
+                item_id=response.item_id,
+                played_ms=played_ms,
+                sent_ms=sent_ms,
+                generated_ms=generated_ms,
+            )
+        ]
+
+    def closing(self, reason: str, time_left_ms: int) -> list[ServerEvent]:
+        """Announce that the session will end (group ``limits``)."""
+        if not self._wants("limits"):
+            return []
+        return [s.SessionGoAway(event_id=self._ids.event(), reason=reason, time_left_ms=time_left_ms)]
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, event: ClientEvent) -> Reply:
+        match event:
+            case c.InputAudioBufferAppend():
+                return self._append(event)
+            case c.InputImageBufferAppend():
+                picture = decode_picture(event.image, param="image", max_bytes=self._image_max_bytes)
+                return Reply(requests=[AppendImage(picture, event.capture_ms, event.event_id)])
+            case c.SessionUpdate():
+                return self._update(event)
+            case c.InputAudioBufferCommit():
+                return self._commit()
+            case c.InputAudioBufferClear():
+                self._intake.reset()
+                self._uncommitted_samples = 0
+                return Reply([s.InputAudioBufferCleared(event_id=self._ids.event())], [ClearInput()])
+            case c.ConversationItemCreate():
+                reserved, audio_format = self._user.announced, self._state.input_format
+                return self._items.create(event, reserved=reserved, audio_format=audio_format)
+            case c.ConversationItemRetrieve():
+                return self._items.retrieve(event)
+            case c.ConversationItemTruncate():
+                return self._items.truncate(event)
+            case c.ConversationItemDelete():
+                return self._items.delete(event)
+            case c.ResponseCreate():
+                return self._create_response(event)
+            case c.ResponseCancel():
+                return self._cancel_response(event)
+            case c.OutputAudioBufferClear():
+                return self._clear_output()
+            case c.BargeIn():
+                return Reply(requests=[BargeIn()])
+            case c.PlaybackAck():
+                return self._acknowledge(event)
+            case c.SessionHeartbeat():
+                return Reply([s.SessionHeartbeatAck(event_id=self._ids.event())])
+            case c.SessionClose():
+                return self._close(event)
+
+    def _update(self, event: c.SessionUpdate) -> Reply:
+        setup, taking, audio_format = self.setup, self.turn_taking, self._state.input_format
+        self._state.update(event.session, voice_locked=self._was_heard)
+        if self._state.input_format != audio_format:
+            self._intake = AudioIntake(self._state.input_format)
+        updated = s.SessionUpdated(event_id=self._ids.event(), session=self._state.session)
+        if self.setup == setup and self.turn_taking == taking:
+            return Reply([updated])
+        return Reply([updated], [Configure(self.setup, self.turn_taking)])
+
+    def _append(self, event: c.InputAudioBufferAppend) -> Reply:
+        requests: list[Request] = []
+        frames = [
+            decode_picture(frame, param=f"video_frames[{index}]", max_bytes=self._image_max_bytes)
+            for index, frame in enumerate(event.video_frames or ())
+        ]
+        if event.force_listen:
+            requests.append(BargeIn())
+        pcm = self._intake.decode(event.audio)
+        if len(pcm):
+            self._uncommitted_samples += len(pcm)
+            requests.append(AppendAudio(pcm, self._intake.format.rate_hz))
+        requests += [AppendImage(frame, None, event.event_id) for frame in frames]
+        return Reply(requests=requests)
+
+    def _commit(self) -> Reply:
+        length_ms = self._uncommitted_samples * 1000 // self._intake.format.rate_hz
+        if length_ms < MIN_COMMIT_MS and not self._media_track:
+            raise InvalidEvent(
+                f"There is too little audio to commit: {length_ms} ms since the last commit, {MIN_COMMIT_MS} ms are "
+                "needed.",
+                code="input_audio_buffer_commit_empty",
+            )
+        self._uncommitted_samples = 0
+        return Reply([*self._user.stop_and_commit(length_ms)], [CommitInput()])
+
+    def _create_response(self, event: c.ResponseCreate) -> Reply:
+        if self._responses.open is not None:
+            raise InvalidEvent(
+                "A response is active already. Wait for response.done, or cancel it.",
+                code="conversation_already_has_active_response",
+            )
+        params = event.response
+        if params is not None and (params.conversation or "auto") != "auto":
+            raise InvalidEvent(
+                "Responses outside of the conversation are not available.",
+                param="response.conversation",
+                code="unsupported_value",
+            )
+        if params is not None and params.input is not None:
+            raise InvalidEvent(
+                "A response cannot have an input of its own.", param="response.input", code="unsupported_value"
+            )
+        return Reply(self._create(params), [CreateResponse(params.instructions if params else None)])
+
+    def _cancel_response(self, event: c.ResponseCancel) -> Reply:
+        response = self._responses.open
+        if response is None or event.response_id not in (None, response.response_id):
+            # livekit looks for these first two words.
+            raise InvalidEvent("Cancellation failed: no such response is active.", code="response_cancel_not_active")
+        return Reply([*self._drop_unbegun()], [CancelResponse()])
+
+    def _clear_output(self) -> Reply:
+        if not self._media_track:
+            return Reply()
+        return Reply([*self._drop_unbegun()], [ClearOutput()])
+
+    def _acknowledge(self, event: c.PlaybackAck) -> Reply:
+        acknowledged = self._responses.acknowledge(
+            response_id=event.response_id,
+            item_id=event.item_id,
+            played_ms=event.played_ms,
+            committed_ms=event.committed_ms,
+            truncate=bool(event.truncate),
+        )
+        return Reply([*acknowledged])
+
+    def _close(self, event: c.SessionClose) -> Reply:
+        events = self._finish(Outcome.CANCELLED, self._responses.generated_ms)
+        reason = event.reason or "client"
+        events.append(s.SessionClosed(event_id=self._ids.event(), reason=reason))
+        self._closed = True
+        return Reply(events, [CloseSession(reason)])
+
+    # -- the open response --------------------------------------------------------------------------------------------
+
+    def _current(self, turn: int) -> ResponseStream | None:
+        return None if self._closed else self._responses.current(turn)
+
+    def _wants(self, group: str) -> bool:
+        return not self._closed and group in self._state.opt_in
+
+    def _create(self, params: c.ResponseParams | None) -> list[ServerEvent]:
+        text_only = self._state.text_only
+        if params is not None and params.output_modalities is not None:
+            text_only = params.output_modalities == ["text"]
+        settings = ResponseSettings(
+            audio_format=self._state.output_format,
+            voice=self.setup.voice,
+            text_only=text_only,
+            media_track=self._media_track,
+            metadata=params.metadata if params else None,
+        )
+        return [*self._responses.create(settings)]
+
+    def _drop_unbegun(self) -> list[ServerEvent]:
+        """Cancel a response that was asked for and has not begun; a begun one is cut, and closed, by the session."""
+        return [] if self._responses.speaks else self._finish(Outcome.CANCELLED, 0)
+
+    def _finish(self, outcome: Outcome, played_ms: int, error: ResponseError | None = None) -> list[ServerEvent]:
+        if self._responses.open is None:
+            return []
+        events: list[ServerEvent] = [*self._responses.finish(outcome, played_ms, error)]
+        return [*events, *self._user.release()] if self._state.transcribes else events

@@ -1,0 +1,119 @@
+"""Which response is open, and which were a moment ago. At most one is open.
+
+Knows nothing about what clients ask; :mod:`~duplex_server.wire.response_stream` knows the order within a response.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+from duplex_server.wire.history import History, Spoken
+from duplex_server.wire.ids import Ids
+from duplex_server.wire.objects import ResponseError
+from duplex_server.wire.response_stream import Outcome, ResponseEvent, ResponseSettings, ResponseStream
+from duplex_server.wire.server_events import (
+    ConversationItemTruncated,
+    PlaybackAcknowledged,
+    PlaybackFigures,
+    PlaybackReport,
+)
+
+__all__ = ["Responses"]
+
+_MAX_RECENT = 4
+"""Responses that a late ``playback.ack`` or a draining media track may still name."""
+
+
+class Responses:
+    """The open response and the newest ones before it."""
+
+    def __init__(self, ids: Ids, history: History) -> None:
+        self._ids = ids
+        self._history = history
+        self._recent: OrderedDict[str, ResponseStream] = OrderedDict()  # newest last; beyond _MAX_RECENT the oldest go
+        self._newest_turn = 0
+        self.open: ResponseStream | None = None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the open response carries a turn, and was not merely asked for."""
+        return self.open is not None and self.open.turn is not None
+
+    @property
+    def generated_ms(self) -> int:
+        """Audio made for the open response, ms."""
+        spoken = self.open.spoken if self.open else None
+        return spoken.generated_ms if spoken else 0
+
+    def current(self, turn: int) -> ResponseStream | None:
+        """Return the open response if it carries ``turn``."""
+        return self.open if self.open is not None and self.open.turn == turn else None
+
+    def is_new(self, turn: int) -> bool:
+        """Whether no response has carried ``turn``, or a later one, yet."""
+        return turn > self._newest_turn
+
+    def create(self, settings: ResponseSettings) -> list[ResponseEvent]:
+        """Open a response; none may be open."""
+        assert self.open is None, "one response at a time"
+        self.open = ResponseStream(self._ids, settings)
+        self._recent[self.open.response_id] = self.open
+        while len(self._recent) > _MAX_RECENT:
+            self._recent.popitem(last=False)
+        return self.open.create()
+
+    def begin(self, turn: int) -> list[ResponseEvent]:
+        """Let the open response carry ``turn``."""
+        assert self.open is not None and self.is_new(turn), "an open response, a new turn"
+        self._newest_turn = turn
+        spoken = Spoken(self._history.new_id(self._ids), text_only=self.open.text_only)
+        previous = self._history.add(spoken.item_id, spoken)
+        return self.open.begin(turn, spoken, previous)
+
+    def finish(self, outcome: Outcome, played_ms: int, error: ResponseError | None = None) -> list[ResponseEvent]:
+        """Close the open response; nothing if none is."""
+        response, self.open = self.open, None
+        return response.finish(outcome, played_ms, error) if response else []
+
+    def playback(self, turn: int, state: Literal["started", "stopped", "cleared"]) -> list[ResponseEvent]:
+        """Report what the media track does with a recent turn."""
+        for response in self._recent.values():
+            if response.turn == turn:
+                return response.playback(state)
+        return []
+
+    def acknowledge(
+        self,
+        *,
+        response_id: str | None,
+        item_id: str | None,
+        played_ms: float,
+        committed_ms: float | None,
+        truncate: bool,
+    ) -> list[PlaybackAcknowledged | ConversationItemTruncated]:
+        """Answer a client's word on what was heard; nothing if it names no recent response."""
+        for response in reversed(self._recent.values()):
+            spoken = response.spoken
+            if spoken is None or response_id not in (None, response.response_id):
+                continue
+            if item_id not in (None, spoken.item_id):
+                continue
+            played = spoken.clamp_ms(played_ms)
+            committed = played if committed_ms is None else spoken.clamp_ms(committed_ms)
+            made = spoken.generated_ms
+            report = PlaybackReport(
+                response_id=response.response_id,
+                item_id=spoken.item_id,
+                played_ms=played,
+                committed_ms=committed,
+                playback=PlaybackFigures(generated_ms=made, sent_ms=made, played_ms=played, committed_ms=committed),
+            )
+            acknowledged = PlaybackAcknowledged(event_id=self._ids.event(), event=report)
+            return [acknowledged, *(self._truncated(spoken, played) if truncate else [])]
+        return []
+
+    def _truncated(self, spoken: Spoken, played_ms: int) -> list[ConversationItemTruncated]:
+        end_ms = spoken.truncate(played_ms)
+        event_id = self._ids.event()
+        return [ConversationItemTruncated(event_id=event_id, item_id=spoken.item_id, audio_end_ms=end_ms)]
