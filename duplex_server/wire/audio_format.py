@@ -26,11 +26,11 @@ _FULL_SCALE = 32_768.0
 class AudioFormat(msgspec.Struct, kw_only=True, frozen=True):
     """``{"type": "audio/pcm", "rate": 24000}``, ``{"type": "audio/pcmu"}`` or ``{"type": "audio/pcma"}``.
 
-    Strict clients accept no other rate than 24000, and no ``rate`` key with G.711.
+    Strict clients accept no other rate than 24000, and no ``rate`` key with G.711, so nothing else is sent.
     """
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
-    rate: Literal[24000] | UnsetType | None = UNSET
+    rate: int | UnsetType | None = UNSET
 
     @property
     def rate_hz(self) -> int:

@@ -76,7 +76,7 @@ def read_item(
     for index, part in enumerate(item.content):
         param = f"item.content[{index}]"
         if not isinstance(part, _ALLOWED[item.role]):
-            kind = msgspec.structs.asdict(part) and part.__struct_config__.tag
+            kind = part.__struct_config__.tag
             raise InvalidEvent(f"A message of role '{item.role}' cannot have '{kind}'.", param=f"{param}.type")
         match part:
             case InputTextPart(text=text):

@@ -102,7 +102,7 @@ def _invalid(text: str | bytes, problem: str) -> InvalidEvent:
         event_id = None
     found = _PATH.search(problem)
     path = found["path"] if found else ""
-    sentence = problem[: found.start()] if found else problem
+    sentence = (problem[: found.start()] if found else problem).replace("`bytes`", "`base64 string`")
     missing = _MISSING.search(problem)
     if missing:
         param = f"{path}.{missing['field']}" if path else missing["field"]

@@ -131,7 +131,8 @@ class Dialogue:
         if self._closed:
             return []
         told = error_object(error)
-        events = self._finish(Outcome.FAILED, 0, ResponseError(type=told.type, code=told.code, message=told.message))
+        reason = ResponseError(type=told.type, code=told.code, message=told.message)
+        events = self._finish(Outcome.FAILED, self._responses.generated_ms, reason)
         return [*events, s.ErrorEvent(event_id=self._ids.event(), error=told)]
 
     # -- the user -----------------------------------------------------------------------------------------------------
@@ -292,10 +293,12 @@ class Dialogue:
         self._state.update(event.session, voice_locked=self._was_heard)
         if self._state.input_format != audio_format:
             self._intake = AudioIntake(self._state.input_format)
-        updated = s.SessionUpdated(event_id=self._ids.event(), session=self._state.session)
-        if self.setup == setup and self.turn_taking == taking:
-            return Reply([updated])
-        return Reply([updated], [Configure(self.setup, self.turn_taking)])
+            self._uncommitted_samples = 0
+        events: list[ServerEvent] = [s.SessionUpdated(event_id=self._ids.event(), session=self._state.session)]
+        if not self.turn_taking.report_speech:
+            events += self._user.abandon()
+        same = self.setup == setup and self.turn_taking == taking
+        return Reply(events, [] if same else [Configure(self.setup, self.turn_taking)])
 
     def _append(self, event: c.InputAudioBufferAppend) -> Reply:
         requests: list[Request] = []

@@ -208,7 +208,7 @@ class SessionState:
     ) -> AudioOutputConfig:
         audio_format, speed = current.format, current.speed
         if not isinstance(patch.format, UnsetType):
-            audio_format = _echoed_format(patch.format)
+            audio_format = _echoed_format(patch.format, "output")
         if not isinstance(patch.speed, UnsetType):
             speed = self._default_setup.speed if patch.speed is None else patch.speed
         voice = self._voice_of(current.voice, patch.voice, voice_locked)
@@ -296,7 +296,7 @@ def _merge_plain(session: Session, patch: SessionPatch, setup: SessionSetup) -> 
 def _merge_input(current: AudioInputConfig, patch: AudioInputPatch) -> AudioInputConfig:
     audio_format, detection = current.format, current.turn_detection
     if not isinstance(patch.format, UnsetType):
-        audio_format = _echoed_format(patch.format)
+        audio_format = _echoed_format(patch.format, "input")
     if not isinstance(patch.turn_detection, UnsetType):
         detection = _merge_detection(detection, patch.turn_detection)
     return msgspec.structs.replace(current, format=audio_format, turn_detection=detection)
@@ -326,8 +326,12 @@ def _merge_detection(current: TurnDetection | None, patch: TurnDetectionPatch | 
     return msgspec.structs.replace(merged, **changed)
 
 
-def _echoed_format(asked: AudioFormat | None) -> AudioFormat:
+def _echoed_format(asked: AudioFormat | None, side: str) -> AudioFormat:
     """Return the format as strict clients want it back: PCM with its rate, G.711 without."""
-    if asked is None or asked.type == "audio/pcm":
+    if asked is None:
         return PCM_FORMAT
-    return AudioFormat(type=asked.type)
+    if asked.rate and asked.rate != asked.rate_hz:
+        raise InvalidEvent(
+            f"The rate of {asked.type} must be {asked.rate_hz}.", param=f"session.audio.{side}.format.rate"
+        )
+    return PCM_FORMAT if asked.type == "audio/pcm" else AudioFormat(type=asked.type)

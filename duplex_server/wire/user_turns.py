@@ -81,6 +81,10 @@ class UserTurns:
             return self.speech_stopped(self._started_ms + length_ms)
         return self.commit(length_ms)
 
+    def abandon(self) -> list[UserEvent]:
+        """End announced speech whose end nobody will report."""
+        return self.speech_stopped(self._started_ms)
+
     def commit(self, length_ms: int) -> list[UserEvent]:
         """Make an item of what the user said; takes the announced id if there is one."""
         item_id = self._announced or self._history.new_id(self._ids)
@@ -136,7 +140,7 @@ class UserTurns:
 
     def _transcribe(self, heard: Heard) -> list[UserEvent]:
         assert self._awaiting is not None, "there is an item to transcribe"
-        item_id, event_id = self._awaiting, self._ids.event()
+        item_id = self._awaiting
         if heard.final:
             self._awaiting = None
             entry = self._history.get(item_id)
@@ -145,13 +149,15 @@ class UserTurns:
             usage = TranscriptionUsage(seconds=self._awaiting_s)
             return [
                 ConversationItemInputAudioTranscriptionCompleted(
-                    event_id=event_id, item_id=item_id, transcript=heard.text, usage=usage
+                    event_id=self._ids.event(), item_id=item_id, transcript=heard.text, usage=usage
                 )
             ]
+        if heard.text == self._told:
+            return []
         added = heard.text[len(self._told) :] if heard.text.startswith(self._told) else ""
         self._told = heard.text
         return [
             ConversationItemInputAudioTranscriptionDelta(
-                event_id=event_id, item_id=item_id, delta=added, transcript=heard.text
+                event_id=self._ids.event(), item_id=item_id, delta=added, transcript=heard.text
             )
         ]
