@@ -1,0 +1,292 @@
+"""A conversation's connection over WebRTC: audio on a media track both ways, events on a data channel.
+
+aiortc does SDP, ICE and DTLS. Its path for received audio is passed by: it adds 80 ms, and 280 ms after every lost
+packet. What arrives is put in order and decoded at once instead. Knows nothing about what a listener hears.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fractions
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtp import RtpPacket
+from av import Packet
+
+from duplex_server.client.link import Link, Received, ReceivedAudio, address, refusal
+from duplex_server.errors import ConfigError, DuplexError, SessionExpired, TransportError
+from duplex_server.media.opus import FRAME_MS, CorruptPacket, OpusDecoder, OpusEncoder
+from duplex_server.media.resample import StreamResampler
+from duplex_server.transports.mailbox import Mailbox
+from duplex_server.transports.reorder import MAX_WAIT_S, Reorderer
+from duplex_server.types import OUTPUT_RATE_HZ, Pcm
+from duplex_server.wire.codec import decode_server, encode
+from duplex_server.wire.events import ClientEvent, ErrorEvent
+
+__all__ = ["open_link"]
+
+_CHANNEL = "oai-events"
+_RTP_RATE_HZ = 48_000
+"""Opus' RTP clock, whatever the audio's rate. Source: RFC 7587 §4.1."""
+_MAX_RECOVERED_SAMPLES = OUTPUT_RATE_HZ * 120 // 1000
+"""Opus guesses at most 120 ms of what was lost; a longer gap is left to the player."""
+_OUTGOING_PACKETS = 50
+_INCOMING_ITEMS = 6_000
+"""A minute of audio and as many events again."""
+_JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
+_CLOSE_TIMEOUT_S = 3.0
+
+
+class _Microphone(MediaStreamTrack):
+    """The track that aiortc sends: packets that are already encoded."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = OpusEncoder()
+        self._packets: Mailbox[Packet[Any]] = Mailbox(limit_items=_OUTGOING_PACKETS, limit_bytes=1 << 20)
+        self._resampler: StreamResampler | None = None
+        self._carry: Pcm = np.zeros(0, np.float32)
+        self._n_frames = 0
+
+    def put(self, pcm: Pcm, rate_hz: int) -> None:
+        """Encode audio and queue its packets; if they are not sent in time, the oldest go."""
+        if self._resampler is None or self._resampler.in_hz != rate_hz:
+            self._resampler = StreamResampler(rate_hz, OUTPUT_RATE_HZ)
+        waiting = np.concatenate([self._carry, self._resampler.push(pcm)])
+        size = OpusEncoder.frame_samples
+        for start in range(0, len(waiting) - size + 1, size):
+            packet = Packet(self._encoder.encode(waiting[start : start + size]))
+            packet.pts = self._n_frames * _RTP_RATE_HZ * FRAME_MS // 1000
+            packet.time_base = fractions.Fraction(1, _RTP_RATE_HZ)
+            self._n_frames += 1
+            if not self._packets.put(packet):
+                self._packets.drop_oldest()
+                self._packets.put(packet)
+        self._carry = waiting[len(waiting) - len(waiting) % size :]
+
+    async def recv(self) -> Packet[Any]:
+        """Return the next packet; called by aiortc."""
+        try:
+            return await anext(self._packets)
+        except StopAsyncIteration:
+            raise MediaStreamError from None
+
+    def stop(self) -> None:
+        """End the track; called by aiortc."""
+        super().stop()
+        self._packets.close(discard=True)
+
+
+class _Intake:
+    """Takes the place of aiortc's jitter buffer: every packet that arrives is ordered and decoded on the spot.
+
+    Attributes:
+        n_lost: packets that never came.
+    """
+
+    def __init__(self, take: Callable[[ReceivedAudio], None]) -> None:
+        self.n_lost = 0
+        self._take = take
+        self._reorderer: Reorderer[RtpPacket] = Reorderer()
+        self._decoder = OpusDecoder(OUTPUT_RATE_HZ)
+        self._number: int | None = None
+        self._timestamp = 0  # of the newest packet, not wrapped, on the RTP clock from the first packet on
+        self._first_timestamp = 0
+        self._end_samples = 0
+        self._flush: asyncio.TimerHandle | None = None
+
+    def add(self, packet: RtpPacket) -> tuple[bool, None]:
+        """Take a packet; called by aiortc, which is told that no picture is missing and nothing is to be decoded."""
+        for number, ready in self._reorderer.add(packet.sequence_number, packet):
+            self._decode(number, ready)
+        if self._flush is not None:
+            self._flush.cancel()
+        waiting = self._reorderer.waiting
+        self._flush = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._give_up) if waiting else None
+        return False, None
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._flush is not None:
+            self._flush.cancel()
+
+    def _give_up(self) -> None:
+        for number, ready in self._reorderer.flush():
+            self._decode(number, ready)
+
+    def _decode(self, number: int, packet: RtpPacket) -> None:
+        if self._number is None:
+            self._first_timestamp = packet.timestamp
+        step = packet.timestamp - (self._first_timestamp + self._timestamp)
+        self._timestamp += (step + (1 << 31)) % (1 << 32) - (1 << 31)
+        position = self._timestamp * OUTPUT_RATE_HZ // _RTP_RATE_HZ
+        parts: list[Pcm] = []
+        try:
+            missing = 0 if self._number is None else number - self._number - 1
+            gap = position - self._end_samples
+            if missing and 0 < gap <= _MAX_RECOVERED_SAMPLES:
+                parts.append(self._decoder.recover(gap, packet.payload))
+                position = self._end_samples
+            self.n_lost += missing
+            parts.append(self._decoder.decode(packet.payload))
+        except CorruptPacket:
+            self.n_lost += 1
+        self._number = number
+        if parts:
+            pcm = np.concatenate(parts)
+            self._end_samples = position + len(pcm)
+            self._take(ReceivedAudio(pcm, asyncio.get_running_loop().time(), position_samples=position))
+
+
+class _WebRtcLink:
+    def __init__(self, connection: RTCPeerConnection) -> None:
+        self._connection = connection
+        self._microphone = _Microphone()
+        self._incoming: Mailbox[Received] = Mailbox(limit_items=_INCOMING_ITEMS, limit_bytes=0)
+        self._end: DuplexError | None = None
+        self._last_error: ErrorEvent | None = None
+        self._opened = asyncio.Event()
+        self._intake = _Intake(self._put)
+        self._channel: RTCDataChannel = connection.createDataChannel(_CHANNEL)
+        self._channel.on("open", self._opened.set)
+        self._channel.on("message", self._hear)
+        self._channel.on("close", self._leave)
+        connection.on("connectionstatechange", self._notice)
+        _replace_jitter_buffer(connection.addTransceiver(self._microphone, direction="sendrecv").receiver, self._intake)
+
+    @property
+    def media_track(self) -> bool:
+        return True
+
+    async def send(self, event: ClientEvent) -> None:
+        if self._channel.readyState != "open":
+            raise self._end or TransportError("the connection is closed")
+        self._channel.send(encode(event).decode())
+
+    async def send_audio(self, pcm: Pcm, rate_hz: int) -> None:
+        if self._incoming.closed:
+            raise self._end or TransportError("the connection is closed")
+        self._microphone.put(pcm, rate_hz)
+
+    async def receive(self) -> Received | None:
+        try:
+            return await anext(self._incoming)
+        except StopAsyncIteration:
+            if self._end is not None:
+                raise self._end from None
+            return None
+
+    async def open(self, server: str, api_key: str | None, query: dict[str, str], timeout_s: float) -> None:
+        """Negotiate, and wait for the data channel."""
+        await self._connection.setLocalDescription(await self._connection.createOffer())
+        request = urllib.request.Request(  # noqa: S310 - address() lets only http and https through
+            address(server, path="/v1/realtime/calls", scheme="http", query=query),
+            self._connection.localDescription.sdp.encode(),
+            {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+        )
+        answer = await asyncio.to_thread(_post, request, server, timeout_s)
+        await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._opened.wait()
+        except TimeoutError:
+            raise TransportError(f"no way to {server} was found for media within {timeout_s:.0f} s") from None
+
+    async def close(self) -> None:
+        self._intake.close()
+        self._incoming.close()
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await self._connection.close()
+
+    def _put(self, received: Received) -> None:
+        if not self._incoming.put(received) and not self._incoming.closed:
+            self._finish(TransportError("what came was not read: a minute of it is waiting"))
+
+    def _hear(self, message: str | bytes) -> None:
+        event = decode_server(message)
+        if isinstance(event, ErrorEvent):
+            self._last_error = event
+        self._put(event)
+
+    def _leave(self) -> None:
+        """See the server close the data channel; the reason, if any, came as an ``error`` event just before."""
+        error = self._last_error.error if self._last_error is not None else None
+        if error is not None and error.code == SessionExpired.code:
+            self._finish(SessionExpired("closed", error.message))
+        elif error is not None and error.type == "server_error":
+            self._finish(TransportError(f"the server failed: {error.message}"))
+        else:
+            self._finish(None)
+
+    def _notice(self) -> None:
+        if self._connection.connectionState == "failed":
+            self._finish(TransportError("the connection broke off"))
+        elif self._connection.connectionState == "closed":
+            self._leave()
+
+    def _finish(self, end: DuplexError | None) -> None:
+        if not self._incoming.closed:
+            self._end = end
+            self._incoming.close()
+
+
+def _replace_jitter_buffer(receiver: RTCRtpReceiver, intake: _Intake) -> None:
+    if not hasattr(receiver, _JITTER_BUFFER):
+        raise ConfigError("This version of aiortc is not known to work here. Install aiortc 1.16.")
+    setattr(receiver, _JITTER_BUFFER, intake)
+
+
+@asynccontextmanager
+async def open_link(
+    server: str, *, api_key: str | None, query: dict[str, str], timeout_s: float
+) -> AsyncIterator[Link]:
+    """Connect, and close at the end of the block.
+
+    Args:
+        server: see :func:`~duplex_server.client.link.address`.
+        api_key: sent as a bearer token.
+        query: parameters of the URL.
+        timeout_s: for the answer, and for the media to find a way.
+
+    Raises:
+        AuthError: the server refused the key.
+        CapacityError: it is full.
+        TransportError: it cannot be reached, or is no server of this kind.
+    """
+    link = _WebRtcLink(RTCPeerConnection(RTCConfiguration(iceServers=[])))
+    try:
+        await link.open(server, api_key, query, timeout_s)
+        yield link
+    finally:
+        await link.close()
+
+
+def _post(request: urllib.request.Request, server: str, timeout_s: float) -> str:
+    """Send an offer and return the answer; blocks."""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - see its caller
+            answer: str = response.read().decode()
+            return answer
+    except urllib.error.HTTPError as error:
+        with error:
+            raise refusal(error.code, _message(error), error.headers.get("Retry-After")) from error
+    except OSError as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise TransportError(f"cannot connect to {server}: {reason}") from error
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)

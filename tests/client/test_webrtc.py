@@ -1,0 +1,265 @@
+"""The client over WebRTC, against a plain aiortc peer behind a one-request HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtp import RtpPacket
+
+from duplex_server.client import ReceivedAudio, connect
+from duplex_server.client.webrtc import _Intake, _Microphone, _replace_jitter_buffer
+from duplex_server.errors import AuthError, CapacityError, DuplexError, SessionExpired, TransportError
+from duplex_server.media.opus import OpusDecoder, OpusEncoder
+from duplex_server.transports.reorder import MAX_WAIT_S
+from duplex_server.types import Pcm
+from duplex_server.wire.codec import encode
+from duplex_server.wire.events import ErrorEvent, ServerEvent, SessionCreated, SessionUpdated
+from duplex_server.wire.objects import ErrorObject
+from duplex_server.wire.session_object import Session
+from tests.helpers.virtual_time import run
+
+pytestmark = pytest.mark.e2e
+
+
+class Peer:
+    """A server for one call: answers the offer, greets on the data channel, keeps what it hears."""
+
+    def __init__(self, answer_with: tuple[int, dict[str, str], bytes] | None = None) -> None:
+        self.connection = RTCPeerConnection()
+        self.microphone = _Microphone()
+        self.request = b""
+        self.messages: list[dict[str, Any]] = []
+        self.heard: list[ReceivedAudio] = []
+        self.channel: RTCDataChannel | None = None
+        self._answer_with = answer_with
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.request = await reader.readuntil(b"\r\n\r\n")
+        length = int(self.request.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        offer = await reader.readexactly(length)
+        status, headers, body = self._answer_with or (201, {"Location": "/x"}, await self._negotiate(offer.decode()))
+        head = "".join(f"{name}: {text}\r\n" for name, text in {"Content-Length": str(len(body)), **headers}.items())
+        writer.write(f"HTTP/1.1 {status} Status\r\n{head}Connection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def _negotiate(self, offer: str) -> bytes:
+        self.connection.on("datachannel", self._greet)
+        await self.connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        self.connection.addTrack(self.microphone)
+        _replace_jitter_buffer(self.connection.getReceivers()[0], _Intake(self.heard.append))
+        await self.connection.setLocalDescription(await self.connection.createAnswer())
+        return self.connection.localDescription.sdp.encode()
+
+    def _greet(self, channel: RTCDataChannel) -> None:
+        self.channel = channel
+        channel.on("message", self._hear)
+        self.say(SessionCreated(session=Session(id="sess_1")))
+
+    def say(self, event: ServerEvent) -> None:
+        assert self.channel is not None
+        self.channel.send(encode(event).decode())
+
+    def _hear(self, message: str) -> None:
+        self.messages.append(json.loads(message))
+        if self.messages[-1]["type"] == "session.update":
+            self.say(SessionUpdated(session=Session(id="sess_1", instructions="new")))
+
+
+@asynccontextmanager
+async def serving(peer: Peer) -> AsyncIterator[str]:
+    listener = await asyncio.start_server(peer.answer, "127.0.0.1", 0)
+    try:
+        async with listener:
+            yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        await peer.connection.close()
+
+
+def real_time(main: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(30):
+            await main()
+
+    asyncio.run(limited())
+
+
+def tone(n_samples: int, start: int = 0) -> Pcm:
+    return (0.4 * np.sin(2 * np.pi * 440 * np.arange(start, start + n_samples) / 24_000)).astype(np.float32)
+
+
+def test_a_call_carries_settings_events_and_audio_both_ways() -> None:
+    async def main() -> None:
+        peer = Peer()
+        async with (
+            serving(peer) as url,
+            connect(url, transport="webrtc", api_key="k1", session={"instructions": "new"}) as conversation,
+        ):
+            assert conversation.media_track
+            assert conversation.session.instructions == "new"
+            assert b"Authorization: Bearer k1" in peer.request
+            assert b"POST /v1/realtime/calls HTTP" in peer.request
+            received: list[ReceivedAudio] = []
+            events = conversation.events()
+            for n in range(200):
+                peer.microphone.put(tone(480, 480 * n), 24_000)
+                await conversation.send_audio(tone(480, 480 * n), 24_000)
+                await asyncio.sleep(0.005)
+                if len(peer.heard) >= 20:
+                    break
+            while len(received) < 20:
+                item = await anext(events)
+                if isinstance(item, ReceivedAudio):
+                    received.append(item)
+            heard = np.concatenate([audio.pcm for audio in peer.heard])
+            assert np.sqrt(np.mean(heard[2400:] ** 2)) == pytest.approx(0.4 / np.sqrt(2), rel=0.1)
+            played = np.concatenate([audio.pcm for audio in received])
+            assert np.sqrt(np.mean(played[2400:] ** 2)) == pytest.approx(0.4 / np.sqrt(2), rel=0.1)
+            assert [audio.position_samples for audio in received] == [480 * n for n in range(20)]
+
+    real_time(main)
+
+
+def test_the_server_hanging_up_is_the_end_of_the_events() -> None:
+    async def main() -> None:
+        peer = Peer()
+        async with serving(peer) as url, connect(url, transport="webrtc") as conversation:
+            await peer.connection.close()
+            assert [type(event) async for event in conversation.events()] == [SessionCreated]
+            with pytest.raises(TransportError, match="is closed"):
+                await conversation.send_audio(tone(480), 24_000)
+
+    real_time(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ErrorObject(code="session_expired", message="60 minutes are over."), SessionExpired),
+        (ErrorObject(type="server_error", code="engine_lost", message="The worker stopped."), TransportError),
+    ],
+)
+def test_the_error_before_a_hang_up_is_its_reason(error: ErrorObject, kind: type[DuplexError]) -> None:
+    async def main() -> None:
+        peer = Peer()
+        async with serving(peer) as url, connect(url, transport="webrtc") as conversation:
+            peer.say(ErrorEvent(error=error))
+            events = conversation.events()
+            assert [type(await anext(events)) for _ in range(2)] == [SessionCreated, ErrorEvent]
+            await peer.connection.close()
+            with pytest.raises(kind, match=error.message):
+                await anext(events)
+
+    real_time(main)
+
+
+@pytest.mark.parametrize(
+    ("answer_with", "kind", "match"),
+    [
+        ((401, {}, b'{"error": {"message": "Wrong key."}}'), AuthError, r"Wrong key\."),
+        ((503, {"Retry-After": "17"}, b"{}"), CapacityError, "17 s"),
+        ((404, {}, b"<html>"), TransportError, "HTTP 404"),
+    ],
+)
+def test_a_refused_call_says_why(answer_with: tuple[int, dict[str, str], bytes], kind: Any, match: str) -> None:
+    async def main() -> None:
+        async with serving(Peer(answer_with)) as url:
+            with pytest.raises(kind, match=match):
+                async with connect(url, transport="webrtc"):
+                    pass
+
+    real_time(main)
+
+
+def test_nobody_there() -> None:
+    async def main() -> None:
+        with pytest.raises(TransportError, match="cannot connect"):
+            async with connect("http://127.0.0.1:9", transport="webrtc"):
+                pass
+
+    real_time(main)
+
+
+class TestIntake:
+    """The path of received packets, in virtual time."""
+
+    def setup_method(self) -> None:
+        self.taken: list[ReceivedAudio] = []
+        encoder = OpusEncoder()
+        self.payloads = [encoder.encode(tone(480, 480 * n)) for n in range(20)]
+
+    def packet(self, n: int, timestamp: int | None = None) -> RtpPacket:
+        packet = RtpPacket(sequence_number=(65_530 + n) % 65_536)
+        packet.timestamp = ((1 << 32) - 2000 + (960 * n if timestamp is None else timestamp)) % (1 << 32)
+        packet.payload = self.payloads[n]
+        return packet
+
+    def feed(self, *numbers: int, then: Callable[[], Awaitable[None]] | None = None) -> _Intake:
+        async def main() -> _Intake:
+            intake = _Intake(self.taken.append)
+            for n in numbers:
+                assert intake.add(self.packet(n)) == (False, None)
+            if then is not None:
+                await then()
+            intake.close()
+            return intake
+
+        return run(main())
+
+    def positions(self) -> list[int | None]:
+        return [audio.position_samples for audio in self.taken]
+
+    def test_packets_are_decoded_as_they_come_over_both_wraps(self) -> None:
+        self.feed(*range(12))
+        assert self.positions() == [480 * n for n in range(12)]
+        decoder = OpusDecoder(24_000)
+        expected = np.concatenate([decoder.decode(payload) for payload in self.payloads[:12]])
+        assert np.concatenate([audio.pcm for audio in self.taken]) == pytest.approx(expected)
+
+    def test_packets_that_overtook_each_other_come_out_in_order(self) -> None:
+        self.feed(0, 2, 1, 3)
+        assert self.positions() == [0, 480, 960, 1440]
+
+    def test_a_lost_packet_is_recovered_in_place(self) -> None:
+        intake = self.feed(0, 1, 3, 4, 5, 6)
+        assert self.positions() == [0, 480, 960, 1920, 2400, 2880]
+        assert len(self.taken[2].pcm) == 960
+        assert intake.n_lost == 1
+
+    def test_a_missing_packet_does_not_hold_the_rest_back_for_long(self) -> None:
+        self.feed(0, 1, 3, then=lambda: asyncio.sleep(MAX_WAIT_S + 0.001))
+        assert self.positions() == [0, 480, 960]
+
+    def test_a_pause_of_the_sender_is_no_loss(self) -> None:
+        async def main() -> _Intake:
+            intake = _Intake(self.taken.append)
+            intake.add(self.packet(0))
+            intake.add(self.packet(1, timestamp=960 + 48_000))
+            return intake
+
+        assert run(main()).n_lost == 0
+        assert self.positions() == [0, 24_480]
+
+    def test_garbage_is_lost_and_the_rest_goes_on(self) -> None:
+        self.payloads[1] = b""
+        assert self.feed(0, 1, 2).n_lost == 1
+        assert self.positions() == [0, 960]
+
+
+def test_the_microphone_track_keeps_the_newest_second_when_nobody_takes() -> None:
+    async def main() -> None:
+        microphone = _Microphone()
+        for n in range(80):
+            microphone.put(tone(480, 480 * n), 24_000)
+        first = await microphone.recv()
+        assert first.pts == 30 * 960
+
+    run(main())
