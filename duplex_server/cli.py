@@ -12,7 +12,7 @@ from duplex_server import __version__
 from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, render
 from duplex_server.errors import ConfigError
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 EXIT_BAD_SETTING = 2
 """As argparse exits for a flag that it does not know."""
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after the program's name; None: those it was started with.
     """
-    asked = _parser().parse_args(arguments)
+    asked = command_line().parse_args(arguments)
     try:
         match asked.command:
             case "serve":
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Describe every command and its flags."""
     parser = argparse.ArgumentParser(
         prog="duplex-server", description="Full-duplex conversations: it listens, looks and speaks at the same time."
     )

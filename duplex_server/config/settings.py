@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from duplex_server.types import InterruptionPolicy
 
-__all__ = ["FIELDS", "KEY_PATTERN", "Field", "LogLevel", "Settings"]
+__all__ = ["FIELDS", "KEY_PATTERN", "PREFIX", "Field", "LogLevel", "Settings"]
 
 PREFIX = "DUPLEX_"
 """Begins the environment variable of every setting."""
