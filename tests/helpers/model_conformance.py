@@ -20,7 +20,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from duplex_server.models.base import Model, RowUnit
-from duplex_server.types import INPUT_RATE_HZ, Floor, ModelOutput, ModelSpec, Pcm, SessionSetup, Unit
+from duplex_server.types import (
+    INPUT_RATE_HZ,
+    OUTPUT_RATE_HZ,
+    Floor,
+    ModelOutput,
+    ModelSpec,
+    Pcm,
+    SessionSetup,
+    Unit,
+)
 
 __all__ = ["ModelConformance", "Spoken", "converse", "silent_units", "sound", "units_of"]
 
@@ -169,7 +178,7 @@ class ModelConformance(abc.ABC):
             assert spec.unit_ms > 0 and spec.unit_ms % 20 == 0
             assert spec.name and spec.languages and spec.voices
             assert spec.max_frames >= 0 and spec.frame_max_px > 0
-            assert spec.output_rate_hz > 0
+            assert spec.output_rate_hz == OUTPUT_RATE_HZ, "sessions play 24 kHz"
 
     def test_a_question_is_answered_and_turns_are_numbered_from_one(self) -> None:
         with self.open_model(1) as model:
