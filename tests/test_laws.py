@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": BASE,
     "recording": BASE,
     "transports": {*BASE, "wire", "media", "session", "security", "page"},
-    "client": {*BASE, "wire", "media"},
+    "client": {*BASE, "wire", "media", "transports"},
     "talk": {*BASE, "wire", "media", "client"},
     "server": {*BASE, "wire", "media", "models", "engine", "session", "security", "metrics", "recording", "transports"},
     "cli": {*BASE, "__init__", "server", "talk"},
@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 DOORS: dict[str, tuple[str, ...]] = {
     "numpy": ("",),
-    "msgspec": ("config/", "wire/", "engine/messages.py", "client/conversation.py"),
+    "msgspec": ("config/", "wire/", "engine/messages.py", "client/conversation.py", "talk/"),
     "starlette": ("transports/",),
     "uvicorn": ("server.py",),
     "uvloop": ("server.py",),
@@ -291,7 +291,9 @@ def shell_commands(document: str) -> list[list[str]]:
     commands = []
     for block in re.findall(r"^```(?:bash|sh)\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
+            words = list(
+                itertools.takewhile(lambda word: word not in (">", "|", "&&", "&"), shlex.split(line, comments=True))
+            )
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                 words = words[1:]
             if words:
