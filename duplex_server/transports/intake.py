@@ -1,0 +1,79 @@
+"""What a peer sent and its session has not taken yet: bounded, decoded when it is taken.
+
+Knows nothing about where it came from.
+"""
+
+from __future__ import annotations
+
+from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
+from duplex_server.session.transport import MediaAudio, MediaFrame, Received
+from duplex_server.transports.mailbox import Mailbox
+from duplex_server.wire.codec import decode_client
+
+__all__ = ["Intake"]
+
+MAX_ITEMS = 4096
+"""Messages and media packets that may wait; 80 s of packets from a microphone."""
+
+
+class Intake:
+    """The event stream of one connection; an async iterator with one reader.
+
+    Args:
+        max_message_bytes: longest message that is decoded; twice as much may wait.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        # When full, messages are dropped and the peer is told once; media is dropped silently, which leaves a hole.
+        self._mailbox: Mailbox[str | MediaAudio | MediaFrame | ClientError] = Mailbox(
+            limit_items=MAX_ITEMS, limit_bytes=2 * max_message_bytes
+        )
+        self._n_dropped = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will be taken in."""
+        return self._mailbox.closed
+
+    def put_message(self, text: str) -> None:
+        """Add a message, to be decoded later."""
+        if not self._mailbox.put(text, len(text)) and not self._mailbox.closed:
+            self._n_dropped += 1
+
+    def put_media(self, media: MediaAudio | MediaFrame) -> None:
+        """Add decoded audio or a picture."""
+        self._mailbox.put(media, media.pcm.nbytes if isinstance(media, MediaAudio) else media.rgb.nbytes)
+
+    def put_error(self, error: ClientError) -> None:
+        """Add what is wrong with a message that cannot be decoded."""
+        self._mailbox.put(error)
+
+    def close(self, *, discard: bool = False) -> None:
+        """End the stream, after what waits or, with ``discard``, at once."""
+        self._mailbox.close(discard=discard)
+
+    def __aiter__(self) -> Intake:
+        return self
+
+    async def __anext__(self) -> Received:
+        """Take the next item, waiting for it. Cancelled, it leaves everything as it was.
+
+        Raises:
+            StopAsyncIteration: the stream has ended.
+        """
+        if self._n_dropped:
+            n_dropped, self._n_dropped = self._n_dropped, 0
+            return LimitExceeded(
+                f"{n_dropped} messages came faster than the server can take them, and were dropped.",
+                limit="max_message_bytes",
+                value=f"{self._max_message_bytes} bytes",
+                code="input_backpressure",
+            )
+        item = await anext(self._mailbox)
+        if not isinstance(item, str):
+            return item
+        try:
+            return decode_client(item, max_bytes=self._max_message_bytes)
+        except InvalidEvent as error:
+            return error

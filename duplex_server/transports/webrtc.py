@@ -1,0 +1,376 @@
+"""One WebRTC call: SDP in, SDP out, events on the data channel, sound on the track, and a peer that may simply vanish.
+
+Knows nothing about HTTP, admission or what events mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
+from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
+from aiortc.sdp import SessionDescription
+
+from duplex_server.errors import DuplexError, InvalidEvent, SlowPeer
+from duplex_server.session.transport import Received, TransportTraits
+from duplex_server.transports.intake import Intake
+from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.rtc_internals import (
+    IceRestart,
+    ice_transport,
+    offer_loopback,
+    unacknowledged_messages,
+    watch_arrivals,
+)
+from duplex_server.transports.rtc_media import MediaPath
+from duplex_server.transports.rtc_sdp import InvalidOffer, Offer, finish_answer, read_offer
+from duplex_server.types import TICK_MS, Pcm
+from duplex_server.wire.codec import encode
+from duplex_server.wire.events import ServerEvent
+
+__all__ = ["CHANNEL", "WebRtcTransport"]
+
+_log = logging.getLogger(__name__)
+
+CHANNEL = "oai-events"
+"""Label of the data channel that carries events. Source: OpenAI Realtime API."""
+
+TRAITS = TransportTraits(name="webrtc", media_track=True, chunk_ms=TICK_MS, lead_ms=0)
+
+CONNECT_TIMEOUT_S = 15.0
+"""How long a peer may take from our answer to an open data channel. ICE over a relay takes some seconds."""
+
+PEER_SILENCE_S = 8.0
+"""A peer from whom nothing has arrived for so long has vanished.
+
+Peers send sound all the time, and ICE checks every 5 s or, in aiortc, 6 s at most (RFC 7675 §5.1)."""
+
+WATCH_EVERY_S = 1.0
+"""How often the connection is looked at: a vanished peer is noticed within 9 s."""
+
+FLUSH_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 3.0
+
+_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
+"""What aiortc's SDP parser raises on text that is not SDP."""
+_UNANSWERABLE = (ValueError, InternalError, InvalidAccessError, InvalidStateError, OperationError)
+"""What aiortc raises when it cannot agree to a description."""
+
+
+class WebRtcTransport:
+    """A call, as a :class:`~duplex_server.session.transport.Transport`. Made by :meth:`open`, which owns its tasks."""
+
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        *,
+        ice_servers: Sequence[str],
+        max_message_bytes: int,
+        send_queue_bytes: int,
+        observer: TransportObserver,
+    ) -> None:
+        self._tasks = tasks
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._send_queue_bytes = send_queue_bytes
+        self._observer = observer
+        self._intake = Intake(max_message_bytes)
+        self._media = MediaPath(self._intake.put_media, self._spawn)
+        # Bundled: everything travels over one ICE transport. Servers are named even if there are none, because
+        # aiortc's default is somebody's public STUN server.
+        self._connection = RTCPeerConnection(
+            RTCConfiguration(
+                iceServers=[RTCIceServer(urls=list(ice_servers))] if ice_servers else [],
+                bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+            )
+        )
+        self._connection.on("connectionstatechange", self._follow_state)
+        self._connection.on("datachannel", self._take_channel)
+        self._negotiating = asyncio.Lock()
+        self._offer: Offer | None = None  # the newest that was answered
+        self._refused: frozenset[str] = frozenset()
+        self._channel: RTCDataChannel | None = None
+        self._progress = asyncio.Event()  # set by everything that connected() waits for
+        self._arrived_s = 0.0
+        self._stats: dict[str, float] = {}
+        self._moved = (0, 0)
+        self._opened = False
+        self._closing = False
+        self._ended_by = "server"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        ice_servers: Sequence[str],
+        max_message_bytes: int,
+        send_queue_bytes: int,
+        observer: TransportObserver,
+    ) -> AsyncIterator[WebRtcTransport]:
+        """Make a call's server end, and close it when the block is left.
+
+        Args:
+            ice_servers: STUN URLs that tell the server its public address.
+            max_message_bytes: longest event taken from the peer.
+            send_queue_bytes: what may wait for a peer that does not read.
+            observer: told what happens.
+        """
+        offer_loopback()
+        async with asyncio.TaskGroup() as tasks:
+            transport = cls(
+                tasks,
+                ice_servers=ice_servers,
+                max_message_bytes=max_message_bytes,
+                send_queue_bytes=send_queue_bytes,
+                observer=observer,
+            )
+            try:
+                yield transport
+            finally:
+                await transport.close()
+
+    # -- negotiation --------------------------------------------------------------------------------------------------
+
+    async def answer(self, sdp: str) -> str:
+        """Answer an offer: the call's first, or a later one that adds a track or changes the network path.
+
+        Returns:
+            The answer, with all of the server's candidates.
+
+        Raises:
+            InvalidOffer: it cannot be answered. A call that stands goes on as it was.
+
+        Cancelled, it leaves a call that can only be closed.
+        """
+        async with self._negotiating:
+            earlier = self._offer
+            taken = {section.mid for section in earlier.sections} - self._refused if earlier else set[str]()
+            offer = read_offer(sdp, taken=taken, refused=self._refused)
+            if not offer.has_audio:
+                raise InvalidOffer("The offer has no audio section with Opus.", param="sdp")
+            _check_readable(offer.sdp)
+            restart = await self._prepare_restart(offer)
+            try:
+                await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
+                self._media.attach(self._connection)
+                await self._connection.setLocalDescription(await self._connection.createAnswer())
+            except _UNANSWERABLE as error:
+                if restart is not None:
+                    await restart.abandon()
+                raise InvalidOffer("The offer cannot be answered.", param="sdp") from error
+            self._offer = offer
+            self._refused |= offer.refused
+            if restart is not None:
+                self._spawn(self._move(restart, offer.ice))
+            elif earlier is None:
+                self._watch_arrivals()
+            return finish_answer(self._connection.localDescription.sdp, offer)
+
+    async def connected(self) -> bool:
+        """Wait until the peer is connected and, if it asked for one, its data channel is open.
+
+        Returns:
+            Whether it came to that; False if the peer left before, or took too long.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                while not (self._intake.closed or self._is_complete()):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            self._end("failed", "did not connect in time")
+        if self._intake.closed:
+            return False
+        self._opened = True
+        self._observer.connection_opened(TRAITS.name)
+        self._spawn(self._watch())
+        return True
+
+    def hang_up(self) -> None:
+        """End the call as if the peer had left."""
+        self._end("peer", "was hung up")
+
+    # -- Transport ----------------------------------------------------------------------------------------------------
+
+    @property
+    def traits(self) -> TransportTraits:
+        """How audio leaves a WebRTC call: on its track, tick by tick."""
+        return TRAITS
+
+    def events(self) -> AsyncIterator[Received]:
+        """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
+        return self._intake
+
+    def send(self, event: ServerEvent) -> None:
+        """Queue an event on the data channel; a call without one hears no events. Never waits."""
+        channel = self._channel
+        if channel is None or channel.readyState != "open":
+            return
+        text = encode(event).decode()
+        queued = channel.bufferedAmount
+        if queued + len(text) > self._send_queue_bytes:
+            self._end("slow", str(SlowPeer(queued)))
+            return
+        try:
+            channel.send(text)
+        except ValueError as error:  # longer than the peer said it can take
+            _log.warning("an event was not sent: %s", error)
+
+    def send_audio(self, pcm: Pcm) -> None:
+        """Put one tick of speech on the track: float32 ``[480]``, 24 kHz. Never waits."""
+        self._media.send(pcm)
+
+    def clear_audio(self) -> None:
+        """Drop speech that has not left yet, and send silence."""
+        self._media.clear()
+
+    def stats(self) -> Mapping[str, float]:
+        """Return ``rtt_ms``, ``jitter_ms``, ``lost_packets`` and ``received_packets``, as far as they are known."""
+        return self._stats | {"lost_packets": float(self._media.n_lost)}
+
+    async def close(self, error: DuplexError | None = None) -> None:  # noqa: ARG002 - the protocol's signature
+        """Send what is queued, and close. Safe to call twice; takes 4 s at most.
+
+        WebRTC has no close codes: what ``error`` says, the session has sent as an event.
+        """
+        self._intake.close(discard=True)
+        if self._closing:
+            return
+        self._closing = True
+        try:
+            if self._connection.connectionState == "connected":
+                await self._flush()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._connection.close()
+        except TimeoutError:
+            _log.warning("a WebRTC call did not close in %.0f s", CLOSE_TIMEOUT_S)
+        finally:
+            self._media.close()
+            for job in self._jobs:
+                job.cancel()
+            if self._opened:
+                self._observer.connection_closed(TRAITS.name, self._ended_by)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._tasks.create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
+
+    def _end(self, ended_by: str, why: str) -> None:
+        """End the event stream; the session then closes the call."""
+        if not self._intake.closed:
+            _log.info("a WebRTC peer %s", why)
+            self._ended_by = ended_by
+            self._intake.close()
+            self._progress.set()
+
+    def _is_complete(self) -> bool:
+        assert self._offer is not None, "answer() comes before connected()"
+        return self._connection.connectionState == "connected" and (
+            self._channel is not None or not self._offer.has_channel
+        )
+
+    def _follow_state(self) -> None:
+        state = self._connection.connectionState
+        if state == "failed":
+            self._end("failed", "could not be reached")
+        elif state == "closed":
+            self._end("peer", "left")
+        self._progress.set()
+
+    def _take_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label != CHANNEL or self._channel is not None:
+            _log.info("a data channel that carries no events was opened: %r", channel.label[:80])
+            return
+        self._channel = channel
+        channel.on("message", self._take_message)
+        channel.on("close", lambda: self._end("peer", "closed its data channel"))
+        self._progress.set()
+
+    def _take_message(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self._intake.put_message(message)
+        else:
+            self._intake.put_error(InvalidEvent("Events are JSON text, not binary messages.", code="invalid_json"))
+
+    def _watch_arrivals(self) -> None:
+        transport = ice_transport(self._connection)
+        assert transport is not None, "a description was just applied"
+        watch_arrivals(transport._connection, self._note_arrival)
+
+    def _note_arrival(self) -> None:
+        self._arrived_s = asyncio.get_running_loop().time()
+
+    async def _prepare_restart(self, offer: Offer) -> IceRestart | None:
+        if self._offer is None or self._offer.ice == offer.ice:
+            return None
+        transport = ice_transport(self._connection)
+        assert transport is not None, "an earlier offer was answered"
+        if transport.state != "completed":
+            raise InvalidOffer("The network path can only be changed after the call is connected.", param="sdp")
+        restart = IceRestart(transport, self._note_arrival)
+        await restart.prepare()
+        return restart
+
+    async def _move(self, restart: IceRestart, ice: tuple[str, str]) -> None:
+        try:
+            await restart.complete(*ice, self._spawn)
+        except (ConnectionError, TimeoutError):
+            _log.info("a WebRTC peer offered a new network path that did not come to stand")
+
+    async def _watch(self) -> None:
+        """Keep the statistics, and notice a peer that is gone without a word."""
+        loop = asyncio.get_running_loop()
+        self._note_arrival()
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if loop.time() - self._arrived_s >= PEER_SILENCE_S:
+                self._end("vanished", f"has sent nothing for {PEER_SILENCE_S:.0f} s")
+                return
+            self._read_stats(list((await self._connection.getStats()).values()))
+
+    def _read_stats(self, reports: Sequence[Any]) -> None:
+        received = sent = 0
+        for report in reports:
+            if report.type == "inbound-rtp" and report.kind == "audio":
+                self._stats["jitter_ms"] = report.jitter / 48  # RTP clock units of 48 kHz
+                self._stats["received_packets"] = float(report.packetsReceived)
+            elif report.type == "remote-inbound-rtp" and report.roundTripTime is not None:
+                self._stats["rtt_ms"] = report.roundTripTime * 1000
+            elif report.type == "transport":
+                received, sent = report.bytesReceived, report.bytesSent
+        self._observer.bytes_moved(TRAITS.name, received - self._moved[0], sent - self._moved[1])
+        self._moved = (received, sent)
+
+    async def _flush(self) -> None:
+        """Wait until the peer has confirmed every event, or for a second."""
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                while unacknowledged_messages(self._connection):  # noqa: ASYNC110 - aiortc has no event for it
+                    await asyncio.sleep(TICK_MS / 1000)
+        except TimeoutError:
+            _log.info("a WebRTC peer did not confirm the last events")
+
+
+def _check_readable(sdp: str) -> None:
+    try:
+        description = SessionDescription.parse(sdp)
+    except _UNREADABLE as error:
+        raise InvalidOffer("The offer is not valid SDP.", param="sdp") from error
+    for media in description.media:
+        if media.dtls is None or not media.dtls.fingerprints:
+            raise InvalidOffer("A media section has no DTLS fingerprint or no a=setup line.", param="sdp")
