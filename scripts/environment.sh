@@ -24,7 +24,7 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
 
 # Install the package with the extras named, e.g. "" or "dev". Does nothing when pyproject.toml is what it was.
 prepare() {
-    local extras=$1 found stamp now
+    local extras=$1 found stamp now quiet=--quiet
     if [ ! -x "$python" ] || ! "$python" -c '' 2>/dev/null; then
         found=$(find_python)
         say "Making $environment with $("$found" --version)"
@@ -34,7 +34,8 @@ prepare() {
     now=$(cat pyproject.toml duplex_server/__init__.py | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; then
         say "Installing duplex-server${extras:+[$extras]} and what it needs (a few minutes the first time)"
-        "$python" -m pip install --disable-pip-version-check --quiet --editable ".${extras:+[$extras]}"
+        [ -t 2 ] && quiet=  # a person sees what is going on
+        "$python" -m pip install --disable-pip-version-check $quiet --editable ".${extras:+[$extras]}"
         printf '%s\n' "$now" >"$stamp"
     fi
 }
