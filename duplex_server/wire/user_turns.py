@@ -141,11 +141,13 @@ class UserTurns:
     def _transcribe(self, heard: Heard) -> list[UserEvent]:
         assert self._awaiting is not None, "there is an item to transcribe"
         item_id = self._awaiting
+        entry = self._history.get(item_id)
+        if not isinstance(entry, Given):  # the client deleted it
+            self._awaiting = None
+            return []
         if heard.final:
             self._awaiting = None
-            entry = self._history.get(item_id)
-            if isinstance(entry, Given):
-                entry.transcribe(heard.text)
+            entry.transcribe(heard.text)
             usage = TranscriptionUsage(seconds=self._awaiting_s)
             return [
                 ConversationItemInputAudioTranscriptionCompleted(

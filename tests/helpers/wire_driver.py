@@ -1,0 +1,89 @@
+"""Drives a Dialogue as a session would, and keeps what it sent as JSON objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from duplex_server.errors import ClientError
+from duplex_server.types import ModelSpec, Pcm, SessionSetup
+from duplex_server.wire.codec import decode_client, encode
+from duplex_server.wire.dialogue import Dialogue
+from duplex_server.wire.events import ServerEvent
+from duplex_server.wire.requests import Request, TurnTaking
+
+__all__ = ["SPEC", "WireDriver", "ramp"]
+
+SPEC = ModelSpec(
+    name="embedded",
+    unit_ms=40,
+    transcribes=True,
+    languages=("en", "zh"),
+    voices=("calm", "bright"),
+    examples=("What time is it?",),
+)
+
+
+def ramp(n_samples: int) -> Pcm:
+    """Return samples whose values tell where they belong."""
+    return (np.arange(n_samples, dtype=np.float32) % 1000) / np.float32(1000)
+
+
+class WireDriver:
+    """One conversation; ``sent`` is what the peer got, ``requests`` what the session was asked for."""
+
+    def __init__(
+        self,
+        *,
+        media_track: bool = False,
+        opt_in: Iterable[str] = (),
+        spec: ModelSpec = SPEC,
+        setup: SessionSetup | None = None,
+        turn_taking: TurnTaking | None = None,
+        session_id: str = "sess_00112233445566778899aabb",
+    ) -> None:
+        self.dialogue = Dialogue(
+            spec=spec,
+            session_id=session_id,
+            media_track=media_track,
+            setup=setup or SessionSetup(voice=spec.voices[0]),
+            turn_taking=turn_taking or TurnTaking(),
+            opt_in=frozenset(opt_in),
+            expires_at=1_800_000_000,
+        )
+        self.sent: list[dict[str, Any]] = []
+        self.requests: list[Request] = []
+        self.tell(self.dialogue.open())
+
+    def tell(self, events: Iterable[ServerEvent]) -> list[dict[str, Any]]:
+        """Send what the dialogue returned; returns it as the peer sees it."""
+        new: list[dict[str, Any]] = [json.loads(encode(event)) for event in events]
+        self.sent += new
+        return new
+
+    def client(self, type_: str, **fields: Any) -> list[dict[str, Any]]:
+        """Let the client send an event; returns the answers."""
+        return self.client_text(json.dumps({"type": type_, **fields}))
+
+    def client_text(self, text: str | bytes) -> list[dict[str, Any]]:
+        """Let the client send bytes; returns the answers."""
+        try:
+            event = decode_client(text)
+        except ClientError as error:
+            return self.tell(self.dialogue.refuse(error))
+        reply = self.dialogue.receive(event)
+        self.requests += reply.requests
+        return self.tell(reply.events)
+
+    @property
+    def types(self) -> list[str]:
+        """Types of everything sent so far."""
+        return [event["type"] for event in self.sent]
+
+    def take_requests(self) -> list[Request]:
+        """Return and forget what was asked of the session."""
+        taken, self.requests = self.requests, []
+        return taken
