@@ -57,15 +57,16 @@ class MediaPath:
         """Take charge of every track that the peer's description has brought; call after each description."""
         for transceiver in connection.getTransceivers():
             receiver = transceiver.receiver
+            camera: MediaStreamTrack | None = receiver.track
             if transceiver.kind == "audio" and receiver not in self._microphones:
                 self._microphones[receiver] = Microphone(self._deliver)
                 take_over(receiver, self._microphones[receiver])
                 if self._speaker is None:
                     self._speaker = Speaker()
                     connection.addTrack(self._speaker)
-            elif transceiver.kind == "video" and receiver.track is not None and receiver.track not in self._cameras:
-                self._cameras.add(receiver.track)
-                self._spawn(self._watch(receiver.track))
+            elif transceiver.kind == "video" and camera is not None and camera not in self._cameras:
+                self._cameras.add(camera)
+                self._spawn(self._watch(camera))
 
     def send(self, pcm: Pcm) -> None:
         """Send one tick of speech: float32 ``[480]``, 24 kHz."""
