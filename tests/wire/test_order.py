@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from typing import Any
 
@@ -79,7 +80,7 @@ acks = st.fixed_dictionaries(
     {"played_ms": MS}, optional={"item_id": ITEM_IDS, "truncate": st.booleans(), "committed_ms": MS}
 )
 truncates = st.fixed_dictionaries({"item_id": ITEM_IDS, "audio_end_ms": MS}, optional={"content_index": st.just(0)})
-creates = st.sampled_from(
+creates: st.SearchStrategy[dict[str, Any] | None] = st.sampled_from(
     [None, {}, {"metadata": {"a": "b"}}, {"conversation": "none"}, {"output_modalities": ["text"]}, {"input": []}]
 )
 
@@ -184,7 +185,7 @@ def test_new_event_types_are_sent_only_to_clients_that_asked(plan: list[tuple[st
 def test_cutting_the_input_anywhere_gives_the_same_samples(pcm: bytes, cuts: list[int]) -> None:
     driver = WireDriver()
     edges = [0, *sorted(cuts), len(pcm)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         driver.client("input_audio_buffer.append", audio=base64.b64encode(pcm[start:end]).decode())
     heard = [request.pcm for request in driver.requests]  # type: ignore[union-attr]
     joined = np.concatenate([np.zeros(0, np.float32), *heard])
