@@ -57,40 +57,37 @@ class Conversation:
         """Whether audio travels on a media track, with a clock of its own, beside the events."""
         return self._link.media_track
 
-    async def send(self, event: ClientEvent) -> None:
+    async def send(self, event: ClientEvent) -> bool:
         """Send an event.
 
-        Raises:
-            DuplexError: the connection has ended, with the reason.
-        """
-        await self._link.send(event)
+        Returns:
+            Whether the conversation was still on: False when the server has ended it in good order.
 
-    async def send_audio(self, pcm: Pcm, rate_hz: int) -> None:
-        """Send what the microphone heard.
+        Raises:
+            DuplexError: the connection has ended otherwise, with the reason.
+        """
+        return await self._link.send(event)
+
+    async def send_audio(self, pcm: Pcm, rate_hz: int) -> bool:
+        """Send what the microphone heard; returns and raises as :meth:`send`.
 
         The stream should not pause: a muted microphone sends silence.
 
         Args:
             pcm: float32 mono ``[n]``, −1..1; pieces of 20 ms are usual.
             rate_hz: the same for the whole conversation.
-
-        Raises:
-            DuplexError: the connection has ended, with the reason.
         """
-        await self._link.send_audio(pcm, rate_hz)
+        return await self._link.send_audio(pcm, rate_hz)
 
-    async def send_frame(self, jpeg: bytes, *, captured_ms: float | None = None) -> None:
-        """Send a camera picture; one per second is usual.
+    async def send_frame(self, jpeg: bytes, *, captured_ms: float | None = None) -> bool:
+        """Send a camera picture, one per second is usual; returns and raises as :meth:`send`.
 
         Args:
             jpeg: a JPEG, PNG or WebP file.
             captured_ms: when it was taken, ms since the first audio that was sent; None: now.
-
-        Raises:
-            DuplexError: the connection has ended, with the reason.
         """
         image = base64.b64encode(jpeg).decode()
-        await self._link.send(InputImageBufferAppend(image=image, capture_ms=captured_ms))
+        return await self._link.send(InputImageBufferAppend(image=image, capture_ms=captured_ms))
 
     async def events(self) -> AsyncIterator[Received]:
         """Iterate over events and received audio in the order of arrival; read it in one task.
@@ -171,7 +168,7 @@ def _open(
     if transport == "websocket":
         return websocket.open_link(server, api_key=api_key, query=query, timeout_s=timeout_s)
     if transport == "webrtc":
-        from duplex_server.client import webrtc  # aiortc takes half a second to import
+        from duplex_server.client import webrtc  # here, since aiortc takes half a second to import
 
         return webrtc.open_link(server, api_key=api_key, query=query, timeout_s=timeout_s)
     raise ConfigError(f"There is no transport {transport!r}. Use websocket or webrtc.")

@@ -46,20 +46,16 @@ class Link(Protocol):
         """Whether audio travels on a media track beside the events."""
         ...
 
-    async def send(self, event: ClientEvent) -> None:
-        """Send an event.
+    async def send(self, event: ClientEvent) -> bool:
+        """Send an event; return False, and send nothing, when the server has closed the connection in good order.
 
         Raises:
-            TransportError: the connection is gone.
+            DuplexError: the connection was closed for a reason, or broke.
         """
         ...
 
-    async def send_audio(self, pcm: Pcm, rate_hz: int) -> None:
-        """Send audio from the microphone, float32 mono ``[n]``, at real-time pace.
-
-        Raises:
-            TransportError: the connection is gone.
-        """
+    async def send_audio(self, pcm: Pcm, rate_hz: int) -> bool:
+        """Send audio from the microphone, float32 mono ``[n]``, at real-time pace; else as :meth:`send`."""
         ...
 
     async def receive(self) -> Received | None:

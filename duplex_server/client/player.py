@@ -204,7 +204,7 @@ class Player:
 
 
 class Loudspeaker:
-    """A player driven by the clock, for programs without a sound card; keeps everything that it played.
+    """A player driven by the clock, for programs without a sound card; keeps what it played.
 
     Call :meth:`advance` before every ``put`` and ``flush`` of the player, with the time of that event: the track is
     then exact to the sample however seldom it is called.
@@ -212,10 +212,12 @@ class Loudspeaker:
     Args:
         player: what it plays.
         started_s: the time of the track's first sample, on the clock that :meth:`advance` is told.
+        keep: whether to keep what was played for :attr:`track`; an hour of it takes 350 MB.
     """
 
-    def __init__(self, player: Player, started_s: float) -> None:
+    def __init__(self, player: Player, started_s: float, *, keep: bool = True) -> None:
         self.player = player
+        self._keep = keep
         self._started_s = started_s
         self._track: list[Pcm] = []
         self._n_samples = 0
@@ -226,7 +228,8 @@ class Loudspeaker:
         if due_samples <= 0:
             return np.zeros(0, np.float32)
         played = self.player.take(due_samples)
-        self._track.append(played)
+        if self._keep:
+            self._track.append(played)
         self._n_samples += due_samples
         return played
 

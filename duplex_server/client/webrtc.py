@@ -23,7 +23,7 @@ from av import Packet
 
 from duplex_server.client.link import Link, Received, ReceivedAudio, address, refusal
 from duplex_server.errors import ConfigError, DuplexError, SessionExpired, TransportError
-from duplex_server.media.opus import FRAME_MS, CorruptPacket, OpusDecoder, OpusEncoder
+from duplex_server.media.opus import CorruptPacket, OpusDecoder, OpusEncoder
 from duplex_server.media.resample import StreamResampler
 from duplex_server.transports.mailbox import Mailbox
 from duplex_server.transports.reorder import MAX_WAIT_S, Reorderer
@@ -66,7 +66,7 @@ class _Microphone(MediaStreamTrack):
         size = OpusEncoder.frame_samples
         for start in range(0, len(waiting) - size + 1, size):
             packet = Packet(self._encoder.encode(waiting[start : start + size]))
-            packet.pts = self._n_frames * _RTP_RATE_HZ * FRAME_MS // 1000
+            packet.pts = self._n_frames * size * _RTP_RATE_HZ // OUTPUT_RATE_HZ
             packet.time_base = fractions.Fraction(1, _RTP_RATE_HZ)
             self._n_frames += 1
             if not self._packets.put(packet):
@@ -168,15 +168,19 @@ class _WebRtcLink:
     def media_track(self) -> bool:
         return True
 
-    async def send(self, event: ClientEvent) -> None:
+    async def send(self, event: ClientEvent) -> bool:
+        if self._end is not None:
+            raise self._end
         if self._channel.readyState != "open":
-            raise self._end or TransportError("the connection is closed")
+            return False
         self._channel.send(encode(event).decode())
+        return True
 
-    async def send_audio(self, pcm: Pcm, rate_hz: int) -> None:
-        if self._incoming.closed:
-            raise self._end or TransportError("the connection is closed")
+    async def send_audio(self, pcm: Pcm, rate_hz: int) -> bool:
+        if self._end is not None:
+            raise self._end
         self._microphone.put(pcm, rate_hz)
+        return not self._incoming.closed
 
     async def receive(self) -> Received | None:
         try:

@@ -49,26 +49,26 @@ class _WebSocketLink:
     def media_track(self) -> bool:
         return False
 
-    async def send(self, event: ClientEvent) -> None:
+    async def send(self, event: ClientEvent) -> bool:
         try:
             await self._connection.send(encode(event), text=True)
         except ConnectionClosed as error:
-            raise _end(error) from error
+            _raise_unless_good(error)
+            return False
+        return True
 
-    async def send_audio(self, pcm: Pcm, rate_hz: int) -> None:
+    async def send_audio(self, pcm: Pcm, rate_hz: int) -> bool:
         if self._microphone is None or self._microphone.in_hz != rate_hz:
             self._microphone = StreamResampler(rate_hz, OUTPUT_RATE_HZ)
         encoded = self._outlet.encode(self._microphone.push(pcm))
-        if encoded:
-            await self.send(InputAudioBufferAppend(audio=encoded))
+        return not encoded or await self.send(InputAudioBufferAppend(audio=encoded))
 
     async def receive(self) -> Received | None:
         try:
             message = await self._connection.recv()
         except ConnectionClosed as error:
-            if error.rcvd is not None and error.rcvd.code == CloseCode.NORMAL_CLOSURE:
-                return None
-            raise _end(error) from error
+            _raise_unless_good(error)
+            return None
         event = decode_server(message)
         if isinstance(event, SessionCreated | SessionUpdated):
             audio = event.session.audio
@@ -136,17 +136,17 @@ def _refused(response: Response) -> DuplexError:
     return refusal(response.status_code, message, response.headers.get("Retry-After"))
 
 
-def _end(error: ConnectionClosed) -> DuplexError:
-    """Return why a connection ended, from its close code (realtime protocol: 1001 limit, 1013 full, 1011 failure)."""
+def _raise_unless_good(error: ConnectionClosed) -> None:
+    """Raise why a connection ended, from its close code (realtime protocol: 1001 limit, 1013 full, 1011 failure)."""
     if error.rcvd is None:
-        return TransportError("the connection broke off")
+        raise TransportError("the connection broke off") from error
     reason = error.rcvd.reason or "no reason given"
     match error.rcvd.code:
         case CloseCode.NORMAL_CLOSURE:
-            return TransportError("the connection is closed")
+            return
         case CloseCode.GOING_AWAY:
-            return SessionExpired("closed", reason)
+            raise SessionExpired("closed", reason) from error
         case CloseCode.TRY_AGAIN_LATER:
-            return CapacityError(RETRY_AFTER_S)
+            raise CapacityError(RETRY_AFTER_S) from error
         case code:
-            return TransportError(f"the server closed the connection with code {code}: {reason}")
+            raise TransportError(f"the server closed the connection with code {code}: {reason}") from error

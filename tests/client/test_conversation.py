@@ -261,11 +261,20 @@ def test_a_connection_that_breaks_is_told() -> None:
     assert str(ended(script)) == "the connection broke off"
 
 
-def test_sending_after_the_end_raises() -> None:
+def test_sending_after_a_good_end_sends_nothing() -> None:
     async def main() -> None:
         async with server(lambda connection: connection.close()) as (url, _), connect(url) as conversation:
             assert await end_of(conversation) is None
-            with pytest.raises(TransportError, match="is closed"):
+            assert not await conversation.send_audio(np.zeros(480, np.float32), 24_000)
+
+    run(main)
+
+
+def test_sending_after_a_bad_end_raises_the_reason() -> None:
+    async def main() -> None:
+        async with server(lambda connection: connection.close(1011, "died")) as (url, _), connect(url) as conversation:
+            assert await end_of(conversation) is not None
+            with pytest.raises(TransportError, match="1011: died"):
                 await conversation.send_audio(np.zeros(480, np.float32), 24_000)
 
     run(main)
