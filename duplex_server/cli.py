@@ -11,6 +11,7 @@ from pathlib import Path
 from duplex_server import __version__
 from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, render
 from duplex_server.errors import ConfigError
+from duplex_server.types import InterruptionPolicy
 
 __all__ = ["command_line", "main"]
 
@@ -97,9 +98,15 @@ def _add_talk(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="WAV", help="where to save what is heard")
     parser.add_argument(
+        "--stereo", action="store_true", help="with --input and --output: save what was said on the left, too"
+    )
+    parser.add_argument(
         "--transcript", type=Path, metavar="JSONL", help="where to save every event, one JSON object a line"
     )
     parser.add_argument("--language", default=None, metavar="TAG", help="language to ask for, as en or zh")
+    parser.add_argument(
+        "--interruption", choices=[policy.value for policy in InterruptionPolicy], help="policy to ask for"
+    )
     parser.add_argument(
         "--api-key",
         default=os.environ.get(TALK_KEY_VARIABLE),
