@@ -23,17 +23,22 @@ _MAX_DELAY_HOPS = 40
 """640 ms: a Bluetooth loudspeaker (300 ms) behind a jitter buffer (up to 200 ms)."""
 _EDGES_HZ = np.geomspace(200.0, 4000.0, 13)
 """Twelve bands over the range that small loudspeakers give and telephones carry."""
-_FLOOR_DB = -75.0
+_FLOOR_DB = -90.0
 _MEMORY = 0.98
 """Forgetting per compared window: a time constant of 50 windows, 1.6 s of the model's speech."""
 _CORRELATED = 0.55
 """Loudness patterns that agree this well are the same sound. Unrelated speech stays under 0.4 over 1.6 s."""
 _LEAST_WEIGHT = 10.0
 """Windows compared before a correlation is believed: 320 ms of the model's speech."""
-_EXCESS_DB = 7.0
-"""The room's reverberation and the window grid leave this much of an echo unexplained."""
-_LEAST_BANDS = 4
-"""Bands that must be louder than the echo explains before a window counts as somebody else's voice."""
+_EXCESS_DB = 1.2
+"""Mean over the bands of what a window is louder than its echo explains. Simulated rooms (delays 20 to 400 ms, 150 and
+400 ms of reverberation) stay under 0.8 in 97 % of echo windows; 90 % of the windows with a second talker as loud as the
+echo lie above."""
+_LEARN_WINDOWS = 50.0
+"""The echo's strength per band is an average over this many windows."""
+_DISTRUST = 4.0
+"""Windows judged to hold another voice teach the echo's strength this much less, so that the voice is not learnt as
+echo, yet a loudspeaker turned up is."""
 
 
 class EchoGuard:
@@ -74,25 +79,30 @@ class EchoGuard:
             return False
         heard_db = _band_levels_db(window, INPUT_RATE_HZ)
         delayed = self._sent_db[::-1][:_MAX_DELAY_HOPS]  # [delay, band]
-        self._compare(delayed, heard_db)
-        delay = int(np.argmax(self._correlations()))
-        if self._correlations()[delay] < _CORRELATED:
-            return False
-        around = self._sent_db[::-1][max(0, delay - 1) : delay + 4].max(axis=0)  # the room rings on for some hops
-        explained = around + self._gain_db[delay]
-        louder = (heard_db > explained + _EXCESS_DB) & (heard_db > _FLOOR_DB + 20)
-        return int(louder.sum()) < _LEAST_BANDS
+        self._correlate(delayed, heard_db)
+        correlations = self._correlations()
+        delay = int(np.argmax(correlations))
+        known = correlations[delay] >= _CORRELATED
+        nearby = self._sent_db[::-1][max(0, delay - 1) : delay + 4].max(axis=0)  # the room rings on
+        excess = np.maximum(heard_db - nearby - self._gain_db[delay], 0.0)
+        excess[heard_db < _FLOOR_DB + 20] = 0.0
+        louder = known and float(excess.mean()) > _EXCESS_DB
+        self._learn_gain(delayed, heard_db, _DISTRUST if louder else 1.0)
+        return bool(known and not louder)
 
-    def _compare(self, delayed: npt.NDArray[np.float32], heard_db: npt.NDArray[np.float32]) -> None:
-        active = delayed.max(axis=1) > _FLOOR_DB + 15  # [delay]
+    def _correlate(self, delayed: npt.NDArray[np.float32], heard_db: npt.NDArray[np.float32]) -> None:
+        active = _active(delayed)
         x = delayed[active].astype(np.float64)
         y = np.broadcast_to(heard_db.astype(np.float64), x.shape)
         terms = np.stack(
             [np.ones(len(x)), x.mean(1), y.mean(1), (x * x).mean(1), (y * y).mean(1), (x * y).mean(1)], axis=1
         )
         self._sums[active] = self._sums[active] * _MEMORY + terms
-        weight = np.maximum(self._sums[active, :1], 1.0)
-        self._gain_db[active] += (heard_db - x - self._gain_db[active]) / np.minimum(weight, 50.0)
+
+    def _learn_gain(self, delayed: npt.NDArray[np.float32], heard_db: npt.NDArray[np.float32], distrust: float) -> None:
+        active = _active(delayed)
+        n_windows = np.clip(self._sums[active, :1], 1.0, _LEARN_WINDOWS)
+        self._gain_db[active] += (heard_db - delayed[active] - self._gain_db[active]) / (n_windows * distrust)
 
     def _correlations(self) -> npt.NDArray[np.float64]:
         weight, x, y, xx, yy, xy = self._sums.T
@@ -101,6 +111,12 @@ class EchoGuard:
         correlation: npt.NDArray[np.float64] = (xy / n - x * y / n**2) / np.sqrt(variance)
         correlation[weight < _LEAST_WEIGHT] = 0.0
         return correlation
+
+
+def _active(delayed: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return the delays at which something was being sent, bool ``[delay]``."""
+    active: npt.NDArray[np.bool_] = delayed.max(axis=1) > _FLOOR_DB + 30
+    return active
 
 
 def _band_levels_db(pcm: Pcm, rate_hz: int) -> npt.NDArray[np.float32]:

@@ -26,6 +26,13 @@ The quietest microphones' own noise lies near −70 dBFS; a muted or missing mic
 """
 
 
+_HANN = np.hanning(WINDOW_SAMPLES)
+_HUM_BIN = 1000 * WINDOW_SAMPLES // INPUT_RATE_HZ
+_HUM_SHARE = 0.03
+"""15 dB: nasal murmurs have their only strong formant near 250 Hz and fall by more above 1 kHz, open vowels do
+not. Source: Fant, Acoustic Theory of Speech Production, on nasal consonants."""
+
+
 @dataclass(frozen=True, slots=True)
 class VoiceWindow:
     """What was found in one window of input."""
@@ -38,6 +45,12 @@ class VoiceWindow:
     """RMS level of the window, dBFS."""
     pcm: Pcm
     """The window itself, float32 ``[512]``."""
+
+    @property
+    def hummed(self) -> bool:
+        """Whether what is voiced in it is a closed-mouth hum ("mm", "hm"): next to nothing above 1 kHz."""
+        power = np.abs(np.fft.rfft(self.pcm * _HANN)) ** 2
+        return float(power[_HUM_BIN:].sum()) < _HUM_SHARE * float(power.sum())
 
 
 class VoiceDetector(Protocol):

@@ -5,8 +5,8 @@ about events, models or where audio goes.
 
 While the model is silent, speech is reported. While it speaks, the policy decides. Under ``GUARDED`` an onset is
 *held*: the voice is lowered, and raised again (*ignored*) if what was heard was a backchannel, a cough or noise, or
-the floor changes (*interrupted*) once enough voiced speech has come that is neither the model's echo nor somebody far
-from the microphone.
+the floor changes (*interrupted*) once the voice has gone on for long enough, and is neither the model's echo, nor a hum,
+nor somebody far from the microphone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from duplex_server.media.pcm import SILENCE_DB
 from duplex_server.media.vad import WINDOW_SAMPLES, VoiceWindow
 from duplex_server.types import INPUT_RATE_HZ, InterruptionPolicy
 from duplex_server.wire.requests import TurnTaking
@@ -30,6 +31,11 @@ _HOLD_WINDOWS = 2
 """In a row, for an onset that only lowers the voice: 64 ms."""
 _RELEASE_WINDOWS = 5
 """Unvoiced windows in a row after which a held onset is over: 160 ms, longer than any closure within a word."""
+_VOICED_SHARE = 0.6
+"""Of an interruption's time, this much must be voice: running speech has 10 to 30 % of closures and pauses."""
+_TAIL_DB = 14.0
+_NOISE_SAMPLES = 5 * WINDOW_SAMPLES
+"""A held sound with less voice than this (160 ms) is called noise, with more a backchannel."""
 _PATIENCE_FACTOR = 3.0
 """A hold ends undecided after this many times the confirmation: nobody pauses that much within one interruption."""
 _NEAR_DB = 13.0
@@ -90,7 +96,7 @@ class Turns:
         """
         Args:
             taking: policy and reporting; may be replaced while running.
-            confirm_ms: voiced speech that confirms an interruption under ``GUARDED``.
+            confirm_ms: how long speech must go on to confirm an interruption under ``GUARDED``.
         """
         self.taking = taking
         self._confirm_samples = INPUT_RATE_HZ * confirm_ms // 1000
@@ -98,6 +104,8 @@ class Turns:
         self._speaking = False
         self._held_at: int | None = None
         self._held_voiced = 0
+        self._held_until = 0
+        self._held_peak_db = SILENCE_DB
         self._silent_windows = 0
         self._last_voiced_end = 0
         self._user_level_db: float | None = None
@@ -184,6 +192,8 @@ class Turns:
                 return []
             self._held_at = window.end_samples - _HOLD_WINDOWS * WINDOW_SAMPLES
             self._held_voiced = _HOLD_WINDOWS * WINDOW_SAMPLES
+            self._held_until = window.end_samples
+            self._held_peak_db = window.level_db
             return [Hold(self._held_at)]
         if not voiced or sum(recent) < _ONSET_WINDOWS:
             return []
@@ -197,21 +207,25 @@ class Turns:
     def _judge(self, window: VoiceWindow, voiced: bool, model_audible: bool) -> list[TurnEvent]:
         assert self._held_at is not None, "there is an onset to judge"
         onset = self._held_at
-        if voiced:
+        self._held_peak_db = max(self._held_peak_db, window.level_db if voiced else SILENCE_DB)
+        if voiced and not window.hummed:
             self._held_voiced += WINDOW_SAMPLES
+            # A detector rings on for some 80 ms after the voice; those windows are faint, and do not prolong it.
+            if window.level_db > self._held_peak_db - _TAIL_DB:
+                self._held_until = window.end_samples
+        lasted, waited = self._held_until - onset, window.end_samples - onset
         if not model_audible:  # the model finished; what was held is plain speech if it goes on
             self._held_at = None
             self._speaking = self._silent_windows < _RELEASE_WINDOWS
             return [Ignore(onset, "turn_over"), *([SpeechStarted(onset)] if self._speaking else [])]
-        if self._held_voiced >= self._confirm_samples:
+        if lasted >= self._confirm_samples and self._held_voiced >= _VOICED_SHARE * lasted:
             self._held_at = None
             self._speaking = self._forced_listening = True
             return [SpeechStarted(onset), Interrupt(onset, "speech")]
-        waited = window.end_samples - onset
         if self._silent_windows >= _RELEASE_WINDOWS or waited > _PATIENCE_FACTOR * self._confirm_samples:
             self._held_at = None
             self._voiced.clear()
-            return [Ignore(onset, "backchannel" if self._held_voiced > 5 * WINDOW_SAMPLES else "noise")]
+            return [Ignore(onset, "backchannel" if self._held_voiced > _NOISE_SAMPLES else "noise")]
         return []
 
     def _await_silence(self) -> list[TurnEvent]:
