@@ -192,17 +192,16 @@ class _Talk:
             await asyncio.sleep(max(0.0, due_s - loop.time()))
 
     async def speak(self, speech: Pcm) -> None:
-        """Send a recording at real-time pace, then silence until the answer is over."""
+        """Send a recording at real-time pace, then silence until the answer was heard to its end."""
         loop = asyncio.get_running_loop()
         self._loudspeaker = Loudspeaker(self._player, self._started_s, keep=False)
         n_ticks = 0
-        while not self._ended.is_set() and not self._over(n_ticks * _TICK_S, len(speech) / OUTPUT_RATE_HZ):
+        while self._goes_on and not self._over(n_ticks * _TICK_S, len(speech) / OUTPUT_RATE_HZ):
             due_s = self._started_s + (n_ticks + 1) * _TICK_S
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             tick = speech[n_ticks * _TICK_SAMPLES : (n_ticks + 1) * _TICK_SAMPLES]
             microphone = np.concatenate([tick, np.zeros(_TICK_SAMPLES - len(tick), np.float32)])
-            if not await self._conversation.send_audio(microphone, OUTPUT_RATE_HZ):
-                break
+            await self._conversation.send_audio(microphone, OUTPUT_RATE_HZ)
             self._advance(due_s)
             played, self._played = np.split(self._played, [_TICK_SAMPLES])
             self._account(microphone, played)
@@ -221,11 +220,15 @@ class _Talk:
         with open_devices(self._player, put) as cancelling:
             hint = "" if cancelling else " Use headphones, or install duplex-server[aec] against echo."
             self._terminal.notice(f"Speak; Ctrl-C hangs up.{hint}")
-            while not self._ended.is_set():
+            while self._goes_on:
                 microphone, rate_hz, played = await heard.get()
-                if not await self._conversation.send_audio(microphone, rate_hz):
-                    break
+                await self._conversation.send_audio(microphone, rate_hz)
                 self._account(microphone, played)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the conversation is on, or its last words are still to be heard."""
+        return not self._ended.is_set() or self._player.playing
 
     def _advance(self, now_s: float) -> None:
         if self._loudspeaker is not None:
