@@ -10,8 +10,6 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from duplex_server.engine.base import Engine
 from duplex_server.errors import CapacityError, DuplexError, TransportError
@@ -57,7 +55,7 @@ class Place:
 
 
 class SessionManager:
-    """Admit sessions up to a limit, run them, and let them end. An async context manager that owns their tasks."""
+    """Admit sessions up to a limit, run them, and let them end. Each runs in the task that calls :meth:`serve`."""
 
     def __init__(
         self,
@@ -95,7 +93,6 @@ class SessionManager:
         self._wall_clock_s = wall_clock_s
         self._taken = 0
         self._sessions: set[Session] = set()  # bounded by the places
-        self._tasks = asyncio.TaskGroup()
         self._idle = asyncio.Event()
         self._usual_s = _USUAL_SESSION_S
         self.draining = False
@@ -126,10 +123,6 @@ class SessionManager:
             raise CapacityError(self._estimate_s())
         self._taken += 1
         return Place(self._give_back)
-
-    def launch(self, place: Place, transport: Transport, hello: Hello) -> None:
-        """Run a session in a task of the manager's, for a connection that outlives the request that opened it."""
-        self._tasks.create_task(self.serve(place, transport, hello), name=f"session over {transport.traits.name}")
 
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
         """Run a session to its end; closes the transport and frees the place, whatever happens.
@@ -172,16 +165,6 @@ class SessionManager:
                 if session is not None:
                     self._finish(session, ended_by)
                 place.release()
-
-    async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let sessions finish within the grace; then close what is left."""
-        await self._tasks.__aexit__(kind, error, trace)
 
     async def drain(self) -> None:
         """Stop admitting, tell every peer, and return when all sessions are over, at most the grace later.
