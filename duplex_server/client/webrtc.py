@@ -1,7 +1,7 @@
 """A conversation's connection over WebRTC: audio on a media track both ways, events on a data channel.
 
-aiortc does SDP, ICE and DTLS. Its path for received audio is passed by: it adds 80 ms, and 280 ms after every lost
-packet. What arrives is put in order and decoded at once instead. Knows nothing about what a listener hears.
+aiortc does SDP, ICE and DTLS; received packets are ordered and decoded as they arrive, as the server does it, without
+the 80 ms that aiortc adds. Knows nothing about what a listener hears.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import fractions
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from aiortc.rtp import RtpPacket
 from av import Packet
 
 from duplex_server.client.link import Link, Received, ReceivedAudio, address, refusal
-from duplex_server.errors import ConfigError, DuplexError, SessionExpired, TransportError
-from duplex_server.media.opus import CorruptPacket, OpusDecoder, OpusEncoder
+from duplex_server.errors import DuplexError, SessionExpired, TransportError
+from duplex_server.media.opus import OpusEncoder
 from duplex_server.media.resample import StreamResampler
 from duplex_server.transports.mailbox import Mailbox
-from duplex_server.transports.reorder import MAX_WAIT_S, Reorderer
+from duplex_server.transports.rtc_audio import Microphone as IncomingAudio
+from duplex_server.transports.rtc_internals import check_versions, offer_loopback, take_over
 from duplex_server.types import OUTPUT_RATE_HZ, Pcm
 from duplex_server.wire.codec import decode_server, encode
 from duplex_server.wire.events import ClientEvent, ErrorEvent
@@ -36,12 +36,9 @@ __all__ = ["open_link"]
 _CHANNEL = "oai-events"
 _RTP_RATE_HZ = 48_000
 """Opus' RTP clock, whatever the audio's rate. Source: RFC 7587 §4.1."""
-_MAX_RECOVERED_SAMPLES = OUTPUT_RATE_HZ * 120 // 1000
-"""Opus guesses at most 120 ms of what was lost; a longer gap is left to the player."""
 _OUTGOING_PACKETS = 50
 _INCOMING_ITEMS = 6_000
 """A minute of audio and as many events again."""
-_JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
 _CLOSE_TIMEOUT_S = 3.0
 
 
@@ -87,65 +84,13 @@ class _Microphone(MediaStreamTrack):
         self._packets.close(discard=True)
 
 
-class _Intake:
-    """Takes the place of aiortc's jitter buffer: every packet that arrives is ordered and decoded on the spot.
+class _PlacedAudio(Protocol):
+    """Audio with its place on the media clock, at the same rate."""
 
-    Attributes:
-        n_lost: packets that never came.
-    """
-
-    def __init__(self, take: Callable[[ReceivedAudio], None]) -> None:
-        self.n_lost = 0
-        self._take = take
-        self._reorderer: Reorderer[RtpPacket] = Reorderer()
-        self._decoder = OpusDecoder(OUTPUT_RATE_HZ)
-        self._number: int | None = None
-        self._timestamp = 0  # of the newest packet, not wrapped, on the RTP clock from the first packet on
-        self._first_timestamp = 0
-        self._end_samples = 0
-        self._flush: asyncio.TimerHandle | None = None
-
-    def add(self, packet: RtpPacket) -> tuple[bool, None]:
-        """Take a packet; called by aiortc, which is told that no picture is missing and nothing is to be decoded."""
-        for number, ready in self._reorderer.add(packet.sequence_number, packet):
-            self._decode(number, ready)
-        if self._flush is not None:
-            self._flush.cancel()
-        waiting = self._reorderer.waiting
-        self._flush = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._give_up) if waiting else None
-        return False, None
-
-    def close(self) -> None:
-        """Stop the timer."""
-        if self._flush is not None:
-            self._flush.cancel()
-
-    def _give_up(self) -> None:
-        for number, ready in self._reorderer.flush():
-            self._decode(number, ready)
-
-    def _decode(self, number: int, packet: RtpPacket) -> None:
-        if self._number is None:
-            self._first_timestamp = packet.timestamp
-        step = packet.timestamp - (self._first_timestamp + self._timestamp)
-        self._timestamp += (step + (1 << 31)) % (1 << 32) - (1 << 31)
-        position = self._timestamp * OUTPUT_RATE_HZ // _RTP_RATE_HZ
-        parts: list[Pcm] = []
-        try:
-            missing = 0 if self._number is None else number - self._number - 1
-            gap = position - self._end_samples
-            if missing and 0 < gap <= _MAX_RECOVERED_SAMPLES:
-                parts.append(self._decoder.recover(gap, packet.payload))
-                position = self._end_samples
-            self.n_lost += missing
-            parts.append(self._decoder.decode(packet.payload))
-        except CorruptPacket:
-            self.n_lost += 1
-        self._number = number
-        if parts:
-            pcm = np.concatenate(parts)
-            self._end_samples = position + len(pcm)
-            self._take(ReceivedAudio(pcm, asyncio.get_running_loop().time(), position_samples=position))
+    @property
+    def pcm(self) -> Pcm: ...
+    @property
+    def position_samples(self) -> int: ...
 
 
 class _WebRtcLink:
@@ -156,13 +101,13 @@ class _WebRtcLink:
         self._end: DuplexError | None = None
         self._last_error: ErrorEvent | None = None
         self._opened = asyncio.Event()
-        self._intake = _Intake(self._put)
+        self._voice = IncomingAudio(self._take_audio, OUTPUT_RATE_HZ)
         self._channel: RTCDataChannel = connection.createDataChannel(_CHANNEL)
         self._channel.on("open", self._opened.set)
         self._channel.on("message", self._hear)
         self._channel.on("close", self._leave)
         connection.on("connectionstatechange", self._notice)
-        _replace_jitter_buffer(connection.addTransceiver(self._microphone, direction="sendrecv").receiver, self._intake)
+        take_over(connection.addTransceiver(self._microphone, direction="sendrecv").receiver, self._voice)
 
     @property
     def media_track(self) -> bool:
@@ -207,10 +152,14 @@ class _WebRtcLink:
             raise TransportError(f"no way to {server} was found for media within {timeout_s:.0f} s") from None
 
     async def close(self) -> None:
-        self._intake.close()
+        self._voice.close()
         self._incoming.close()
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await self._connection.close()
+
+    def _take_audio(self, audio: _PlacedAudio) -> None:
+        received_s = asyncio.get_running_loop().time()
+        self._put(ReceivedAudio(audio.pcm, received_s, position_samples=audio.position_samples))
 
     def _put(self, received: Received) -> None:
         if not self._incoming.put(received) and not self._incoming.closed:
@@ -244,12 +193,6 @@ class _WebRtcLink:
             self._incoming.close()
 
 
-def _replace_jitter_buffer(receiver: RTCRtpReceiver, intake: _Intake) -> None:
-    if not hasattr(receiver, _JITTER_BUFFER):
-        raise ConfigError("This version of aiortc is not known to work here. Install aiortc 1.16.")
-    setattr(receiver, _JITTER_BUFFER, intake)
-
-
 @asynccontextmanager
 async def open_link(
     server: str, *, api_key: str | None, query: dict[str, str], timeout_s: float
@@ -265,8 +208,11 @@ async def open_link(
     Raises:
         AuthError: the server refused the key.
         CapacityError: it is full.
+        ConfigError: the installed aiortc is not one that works here.
         TransportError: it cannot be reached, or is no server of this kind.
     """
+    check_versions()
+    offer_loopback()
     link = _WebRtcLink(RTCPeerConnection(RTCConfiguration(iceServers=[])))
     try:
         await link.open(server, api_key, query, timeout_s)

@@ -23,7 +23,6 @@ from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
 __all__ = ["Microphone", "Speaker"]
 
 RTP_RATE_HZ = 48_000
-_RTP_PER_INPUT_SAMPLE = RTP_RATE_HZ // INPUT_RATE_HZ
 _RTP_TICK = RTP_RATE_HZ * TICK_MS // 1000
 
 MAX_CONCEALED = RTP_RATE_HZ * 60 // 1000
@@ -57,15 +56,21 @@ class Microphone:
     Stands where aiortc has its jitter buffer: :meth:`add` is called with every packet as it arrives and never returns
     a frame, so that aiortc decodes nothing.
 
+    Args:
+        deliver: given the audio, in order.
+        rate_hz: of what is delivered and of its positions; a client that listens to a server takes more than a model.
+
     Attributes:
         n_lost: packets that never came or came too late.
         n_corrupt: packets that Opus could not decode.
     """
 
-    def __init__(self, deliver: Callable[[MediaAudio], None]) -> None:
+    def __init__(self, deliver: Callable[[MediaAudio], None], rate_hz: int = INPUT_RATE_HZ) -> None:
         self._deliver = deliver
+        self._rate_hz = rate_hz
+        self._rtp_per_sample = RTP_RATE_HZ // rate_hz
         self._reorderer: Reorderer[RtpPacket] = Reorderer()
-        self._decoder = OpusDecoder()
+        self._decoder = OpusDecoder(rate_hz)
         self._patience: asyncio.TimerHandle | None = None
         self._ssrc: int | None = None
         self._number = 0  # extended sequence number of the packet played last
@@ -85,7 +90,7 @@ class Microphone:
         if packet.ssrc != self._ssrc:
             self._play(self._reorderer.flush())
             self._reorderer = Reorderer()
-            self._decoder = OpusDecoder()
+            self._decoder = OpusDecoder(self._rate_hz)
         self._play(self._reorderer.add(packet.sequence_number, packet))
         if not self._reorderer.waiting:
             self.close()
@@ -114,8 +119,8 @@ class Microphone:
                 continue
             finally:
                 self._number = number
-            self._deliver(MediaAudio(pcm, self._stamp // _RTP_PER_INPUT_SAMPLE))
-            self._end = self._stamp + len(pcm) * _RTP_PER_INPUT_SAMPLE
+            self._deliver(MediaAudio(pcm, self._stamp // self._rtp_per_sample))
+            self._end = self._stamp + len(pcm) * self._rtp_per_sample
 
     def _place(self, number: int, packet: RtpPacket) -> None:
         """Put the packet on the track's clock: by its timestamp, or by its arrival where that makes no sense."""
@@ -127,7 +132,7 @@ class Microphone:
             elapsed_s = now_s - self._arrived_s
             if packet.ssrc != self._ssrc or not 0 <= step <= (elapsed_s + MAX_JUMP_S) * RTP_RATE_HZ:
                 self._number = number - 1
-                elapsed = round(elapsed_s * INPUT_RATE_HZ) * _RTP_PER_INPUT_SAMPLE
+                elapsed = round(elapsed_s * self._rate_hz) * self._rtp_per_sample
                 self._stamp = max(self._end, self._stamp + elapsed)
             else:
                 self._stamp += step
@@ -141,8 +146,8 @@ class Microphone:
         self.n_lost += n_missing
         gap = self._stamp - self._end
         if 0 < gap <= MAX_CONCEALED and gap % (RTP_RATE_HZ // 400) == 0:
-            pcm = self._decoder.recover(gap // _RTP_PER_INPUT_SAMPLE, packet.payload)
-            self._deliver(MediaAudio(pcm, self._end // _RTP_PER_INPUT_SAMPLE))
+            pcm = self._decoder.recover(gap // self._rtp_per_sample, packet.payload)
+            self._deliver(MediaAudio(pcm, self._end // self._rtp_per_sample))
 
 
 class Speaker(MediaStreamTrack):

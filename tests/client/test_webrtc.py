@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
-from aiortc.rtp import RtpPacket
 
 from duplex_server.client import ReceivedAudio, connect
-from duplex_server.client.webrtc import _Intake, _Microphone, _replace_jitter_buffer
+from duplex_server.client.webrtc import _Microphone
 from duplex_server.errors import AuthError, CapacityError, DuplexError, SessionExpired, TransportError
-from duplex_server.media.opus import OpusDecoder, OpusEncoder
-from duplex_server.transports.reorder import MAX_WAIT_S
+from duplex_server.session.transport import MediaAudio
+from duplex_server.transports.rtc_audio import Microphone
+from duplex_server.transports.rtc_internals import take_over
 from duplex_server.types import Pcm
 from duplex_server.wire.codec import encode
 from duplex_server.wire.events import ErrorEvent, InputAudioBufferClear, ServerEvent, SessionCreated, SessionUpdated
@@ -36,7 +36,7 @@ class Peer:
         self.microphone = _Microphone()
         self.request = b""
         self.messages: list[dict[str, Any]] = []
-        self.heard: list[ReceivedAudio] = []
+        self.heard: list[MediaAudio] = []
         self.channel: RTCDataChannel | None = None
         self._answer_with = answer_with
 
@@ -55,7 +55,7 @@ class Peer:
         self.connection.on("datachannel", self._greet)
         await self.connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         self.connection.addTrack(self.microphone)
-        _replace_jitter_buffer(self.connection.getReceivers()[0], _Intake(self.heard.append))
+        take_over(self.connection.getReceivers()[0], Microphone(self.heard.append))
         await self.connection.setLocalDescription(await self.connection.createAnswer())
         return self.connection.localDescription.sdp.encode()
 
@@ -120,7 +120,7 @@ def test_a_call_carries_settings_events_and_audio_both_ways() -> None:
                 if isinstance(item, ReceivedAudio):
                     received.append(item)
             heard = np.concatenate([audio.pcm for audio in peer.heard])
-            assert np.sqrt(np.mean(heard[2400:] ** 2)) == pytest.approx(0.4 / np.sqrt(2), rel=0.1)
+            assert np.sqrt(np.mean(heard[1600:] ** 2)) == pytest.approx(0.4 / np.sqrt(2), rel=0.1)
             played = np.concatenate([audio.pcm for audio in received])
             assert np.sqrt(np.mean(played[2400:] ** 2)) == pytest.approx(0.4 / np.sqrt(2), rel=0.1)
             assert [audio.position_samples for audio in received] == [480 * n for n in range(20)]
@@ -186,72 +186,6 @@ def test_nobody_there() -> None:
                 pass
 
     real_time(main)
-
-
-class TestIntake:
-    """The path of received packets, in virtual time."""
-
-    def setup_method(self) -> None:
-        self.taken: list[ReceivedAudio] = []
-        encoder = OpusEncoder()
-        self.payloads = [encoder.encode(tone(480, 480 * n)) for n in range(20)]
-
-    def packet(self, n: int, timestamp: int | None = None) -> RtpPacket:
-        packet = RtpPacket(sequence_number=(65_530 + n) % 65_536)
-        packet.timestamp = ((1 << 32) - 2000 + (960 * n if timestamp is None else timestamp)) % (1 << 32)
-        packet.payload = self.payloads[n]
-        return packet
-
-    def feed(self, *numbers: int, then: Callable[[], Awaitable[None]] | None = None) -> _Intake:
-        async def main() -> _Intake:
-            intake = _Intake(self.taken.append)
-            for n in numbers:
-                assert intake.add(self.packet(n)) == (False, None)
-            if then is not None:
-                await then()
-            intake.close()
-            return intake
-
-        return run(main())
-
-    def positions(self) -> list[int | None]:
-        return [audio.position_samples for audio in self.taken]
-
-    def test_packets_are_decoded_as_they_come_over_both_wraps(self) -> None:
-        self.feed(*range(12))
-        assert self.positions() == [480 * n for n in range(12)]
-        decoder = OpusDecoder(24_000)
-        expected = np.concatenate([decoder.decode(payload) for payload in self.payloads[:12]])
-        assert np.concatenate([audio.pcm for audio in self.taken]) == pytest.approx(expected)
-
-    def test_packets_that_overtook_each_other_come_out_in_order(self) -> None:
-        self.feed(0, 2, 1, 3)
-        assert self.positions() == [0, 480, 960, 1440]
-
-    def test_a_lost_packet_is_recovered_in_place(self) -> None:
-        intake = self.feed(0, 1, 3, 4, 5, 6)
-        assert self.positions() == [0, 480, 960, 1920, 2400, 2880]
-        assert len(self.taken[2].pcm) == 960
-        assert intake.n_lost == 1
-
-    def test_a_missing_packet_does_not_hold_the_rest_back_for_long(self) -> None:
-        self.feed(0, 1, 3, then=lambda: asyncio.sleep(MAX_WAIT_S + 0.001))
-        assert self.positions() == [0, 480, 960]
-
-    def test_a_pause_of_the_sender_is_no_loss(self) -> None:
-        async def main() -> _Intake:
-            intake = _Intake(self.taken.append)
-            intake.add(self.packet(0))
-            intake.add(self.packet(1, timestamp=960 + 48_000))
-            return intake
-
-        assert run(main()).n_lost == 0
-        assert self.positions() == [0, 24_480]
-
-    def test_garbage_is_lost_and_the_rest_goes_on(self) -> None:
-        self.payloads[1] = b""
-        assert self.feed(0, 1, 2).n_lost == 1
-        assert self.positions() == [0, 960]
 
 
 def test_the_microphone_track_keeps_the_newest_second_when_nobody_takes() -> None:
