@@ -14,10 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "Metrics", "watch_loop"]
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-"""Of what :meth:`Metrics.render` returns."""
+__all__ = ["Metrics", "watch_loop"]
 
 WATCH_LOOP_EVERY_S = 0.05
 
@@ -50,6 +47,8 @@ class Metrics:
     """All instruments of one server, in a registry of their own. An observer of sessions, transports and the loop."""
 
     def __init__(self) -> None:
+        self.content_type = CONTENT_TYPE_LATEST
+        """Of what :meth:`render` returns."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -87,7 +86,7 @@ class Metrics:
         self._registry.register(_ForeignCount(f"duplex_{name}", meaning, read))
 
     def render(self) -> bytes:
-        """Return all values in Prometheus' text format, :data:`CONTENT_TYPE`."""
+        """Return all values in Prometheus' text format."""
         return generate_latest(self._registry)
 
     # -- sessions -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from duplex_server.metrics import CONTENT_TYPE, Metrics, watch_loop
+from duplex_server.metrics import Metrics, watch_loop
 from duplex_server.session.observer import SessionObserver
 from duplex_server.transports.observer import TransportObserver
 from tests.helpers.virtual_time import run
@@ -98,7 +98,7 @@ def test_two_servers_in_one_process_do_not_share_counts() -> None:
 
 
 def test_the_format_is_named() -> None:
-    assert CONTENT_TYPE.startswith("text/plain")
+    assert Metrics().content_type.startswith("text/plain")
 
 
 def test_the_loop_is_never_late_on_a_perfect_clock() -> None:

@@ -197,6 +197,10 @@ class WebRtcTransport:
         self._spawn(self._watch())
         return True
 
+    def receive_early(self, text: str) -> None:
+        """Take an event that came with the offer, as if it were the data channel's first."""
+        self._intake.put_message(text)
+
     def hang_up(self) -> None:
         """End the call as if the peer had left."""
         self._end("peer", "was hung up")

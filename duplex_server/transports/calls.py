@@ -1,0 +1,152 @@
+"""The WebRTC calls that stand: who owns their tasks, and where later requests about a call find it.
+
+A call outlives the HTTP request that opens it. Knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from types import TracebackType
+from typing import Self
+
+from duplex_server.errors import ClientError, DuplexError
+from duplex_server.session.manager import Hello, Place, SessionManager
+from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.webrtc import WebRtcTransport
+
+__all__ = ["Calls", "UnknownCall"]
+
+_log = logging.getLogger(__name__)
+
+
+class UnknownCall(ClientError):
+    """No call with this id stands."""
+
+    code = "call_not_found"
+
+
+class Calls:
+    """Open, change and end calls. An async context manager that owns their tasks.
+
+    Args:
+        manager: runs a session over each call.
+        ice_servers: STUN URLs that tell the server its public address.
+        max_message_bytes: longest event taken from a peer.
+        send_queue_bytes: what may wait for a peer that does not read.
+        observer: told what happens.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        *,
+        ice_servers: tuple[str, ...],
+        max_message_bytes: int,
+        send_queue_bytes: int,
+        observer: TransportObserver,
+    ) -> None:
+        self._manager = manager
+        self._ice_servers = ice_servers
+        self._max_message_bytes = max_message_bytes
+        self._send_queue_bytes = send_queue_bytes
+        self._observer = observer
+        self._tasks = asyncio.TaskGroup()
+        self._standing: dict[str, WebRtcTransport] = {}  # bounded by the manager's places
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the calls that stand."""
+        for transport in self._standing.values():
+            transport.hang_up()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    async def open(self, sdp: str, session: str, hello: Hello) -> tuple[str, str]:
+        """Answer an offer, and begin a call.
+
+        Args:
+            sdp: the offer.
+            session: a ``session.update`` event as JSON, to be received before any other; "" for none.
+            hello: what the connection brings besides itself.
+
+        Returns:
+            The call's id and the SDP answer.
+
+        Raises:
+            CapacityError: the server is full.
+            InvalidOffer: the offer cannot be answered.
+
+        Cancelled, the call goes on; without a peer it ends after the time allowed for connecting.
+        """
+        place = self._manager.admit()
+        call_id = f"rtc_{secrets.token_hex(16)}"
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(self._run(call_id, sdp, session, place, hello, answer), name=call_id)
+        return call_id, await answer
+
+    async def renegotiate(self, call_id: str, sdp: str) -> str:
+        """Answer a later offer of a call that stands: another track, or another network path.
+
+        Raises:
+            UnknownCall: it does not stand.
+            InvalidOffer: the offer cannot be answered; the call goes on as it was.
+        """
+        return await self._find(call_id).answer(sdp)
+
+    def hang_up(self, call_id: str) -> None:
+        """End a call.
+
+        Raises:
+            UnknownCall: it does not stand.
+        """
+        self._find(call_id).hang_up()
+
+    def _find(self, call_id: str) -> WebRtcTransport:
+        transport = self._standing.get(call_id)
+        if transport is None:
+            raise UnknownCall("No call with this id stands.", param="call_id")
+        return transport
+
+    async def _run(
+        self, call_id: str, sdp: str, session: str, place: Place, hello: Hello, answer: asyncio.Future[str]
+    ) -> None:
+        """Carry a call from its offer to its end. The border for errors: a bug ends this call and touches no other."""
+        try:
+            async with WebRtcTransport.open(
+                ice_servers=self._ice_servers,
+                max_message_bytes=self._max_message_bytes,
+                send_queue_bytes=self._send_queue_bytes,
+                observer=self._observer,
+            ) as transport:
+                answered = await transport.answer(sdp)
+                self._standing[call_id] = transport
+                if session:
+                    transport.receive_early(session)
+                if not answer.done():
+                    answer.set_result(answered)
+                if await transport.connected():
+                    await self._manager.serve(place, transport, hello)
+        except* DuplexError as refused:
+            _refuse(answer, _first(refused))
+        except* Exception as bug:  # noqa: BLE001 - the border of a call
+            _log.error("%s ended by a bug", call_id, exc_info=bug)
+            _refuse(answer, DuplexError("internal error"))
+        finally:
+            place.release()
+            self._standing.pop(call_id, None)
+
+
+def _refuse(answer: asyncio.Future[str], error: DuplexError) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,267 @@
+"""All routes: the page, the two ways into a conversation, and what operators look at.
+
+Knows nothing about what is said in a conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from duplex_server.config import Settings
+from duplex_server.errors import ClientError, DuplexError
+from duplex_server.security import Gate, relay_credentials
+from duplex_server.session.manager import Hello, SessionManager
+from duplex_server.transports.calls import Calls
+from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.page import Page
+from duplex_server.transports.replies import (
+    error_reply,
+    read_body,
+    read_offer_form,
+    reply_to_failure,
+    reply_to_status,
+    visitor_of,
+)
+from duplex_server.transports.rtc_internals import check_versions
+from duplex_server.transports.websocket import WebSocketTransport
+from duplex_server.wire.session_object import OPT_IN_NAMES
+
+__all__ = ["MetricsPage", "create_app"]
+
+MAX_OFFER_BYTES = 256 * 1024
+"""An offer with its session. A browser's offer has 3 to 10 KB, instructions seldom more."""
+
+PREFLIGHT_S = 600
+_SUBPROTOCOL = "realtime"
+_CALLS = "/v1/realtime/calls"
+
+
+class MetricsPage(TransportObserver, Protocol):
+    """Counts what happens, and shows it."""
+
+    content_type: str
+
+    def render(self) -> bytes:
+        """Return everything counted, in the format that :attr:`content_type` names."""
+        ...
+
+
+def create_app(
+    manager: SessionManager,
+    settings: Settings,
+    gate: Gate,
+    metrics: MetricsPage,
+    page_folder: Path | None,
+    *,
+    wall_clock_s: Callable[[], float],
+) -> Starlette:
+    """Build the application.
+
+    Its lifespan owns the WebRTC calls: the manager is to be drained before it ends.
+
+    Args:
+        manager: an entered session manager.
+        settings: checked settings.
+        gate: decides who may enter.
+        metrics: told what happens, and shown at ``/metrics``.
+        page_folder: the web page's files; None to serve none.
+        wall_clock_s: Unix time, for credentials that expire.
+
+    Raises:
+        ConfigError: the installed aiortc is not the one that calls need.
+    """
+    check_versions()
+    calls = Calls(
+        manager,
+        ice_servers=settings.ice_servers,
+        max_message_bytes=settings.max_message_bytes,
+        send_queue_bytes=settings.send_queue_bytes,
+        observer=metrics,
+    )
+    desk = _Desk(manager, settings, gate, metrics, calls, wall_clock_s)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with calls:
+            yield
+
+    cross_origin = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(gate.allowed_origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Location", "Retry-After"],
+        max_age=PREFLIGHT_S,
+    )
+    return Starlette(
+        routes=_routes(desk, page_folder),
+        lifespan=lifespan,
+        middleware=[cross_origin],
+        exception_handlers={
+            DuplexError: reply_to_failure,
+            HTTPException: reply_to_status,
+            Exception: reply_to_failure,
+        },
+    )
+
+
+def _routes(desk: _Desk, page_folder: Path | None) -> list[BaseRoute]:
+    routes: list[BaseRoute] = [
+        # Clients append "/realtime" to whatever base they are given.
+        WebSocketRoute("/v1/realtime", desk.converse),
+        WebSocketRoute("/realtime", desk.converse),
+        Route(_CALLS, desk.open_call, methods=["POST"]),
+        Route(_CALLS + "/{call_id}", desk.renegotiate, methods=["POST"]),
+        Route(_CALLS + "/{call_id}", desk.hang_up, methods=["DELETE"]),
+        Route(_CALLS + "/{call_id}/hangup", desk.hang_up, methods=["POST"]),
+        Route("/v1/models", desk.models),
+        Route("/v1/ice_servers", desk.ice_servers),
+        Route("/healthz", desk.health),
+        Route("/readyz", desk.readiness),
+        Route("/metrics", desk.metrics_page),
+    ]
+    if page_folder is not None:
+        routes.append(Mount("/", Page(page_folder)))
+    return routes
+
+
+class _Desk:
+    """Answers requests."""
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        settings: Settings,
+        gate: Gate,
+        metrics: MetricsPage,
+        calls: Calls,
+        wall_clock_s: Callable[[], float],
+    ) -> None:
+        self._manager = manager
+        self._settings = settings
+        self._gate = gate
+        self._metrics = metrics
+        self._calls = calls
+        self._wall_clock_s = wall_clock_s
+
+    # -- conversations ------------------------------------------------------------------------------------------------
+
+    async def converse(self, socket: WebSocket) -> None:
+        """Hold a conversation over a WebSocket. Whoever may not, or finds no place, learns it before the upgrade."""
+        try:
+            self._gate.admit(visitor_of(socket))
+            if "call_id" in socket.query_params:
+                raise ClientError("A WebSocket cannot be attached to a call here.", param="call_id")
+            place = self._manager.admit()
+        except DuplexError as error:
+            self._note_refusal("websocket", error)
+            await socket.send_denial_response(error_reply(error))
+            return
+        try:
+            await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in socket.scope["subprotocols"] else None)
+            async with WebSocketTransport.over(
+                socket,
+                max_message_bytes=self._settings.max_message_bytes,
+                send_queue_bytes=self._settings.send_queue_bytes,
+                observer=self._metrics,
+            ) as transport:
+                await self._manager.serve(place, transport, _hello(socket))
+        finally:
+            place.release()
+
+    async def open_call(self, request: Request) -> Response:
+        """Answer an SDP offer: 201, the answer, and in ``Location`` where the call can be found."""
+        try:
+            self._gate.admit(visitor_of(request))
+            body = await read_body(request, MAX_OFFER_BYTES)
+            sdp, session = read_offer_form(request.headers.get("content-type", ""), body)
+            call_id, answer = await self._calls.open(sdp, session, _hello(request))
+        except DuplexError as error:
+            self._note_refusal("webrtc", error)
+            raise
+        return Response(answer, 201, {"Location": f"{_CALLS}/{call_id}"}, "application/sdp")
+
+    async def renegotiate(self, request: Request) -> Response:
+        """Answer a later offer of the same call: 200 and the answer."""
+        self._gate.admit(visitor_of(request))
+        body = await read_body(request, MAX_OFFER_BYTES)
+        sdp, _ = read_offer_form(request.headers.get("content-type", ""), body)
+        answer = await self._calls.renegotiate(request.path_params["call_id"], sdp)
+        return Response(answer, 200, media_type="application/sdp")
+
+    async def hang_up(self, request: Request) -> Response:
+        """End a call."""
+        self._gate.admit(visitor_of(request))
+        self._calls.hang_up(request.path_params["call_id"])
+        return Response(status_code=204 if request.method == "DELETE" else 200)
+
+    # -- what clients ask before --------------------------------------------------------------------------------------
+
+    async def models(self, request: Request) -> Response:
+        """Name the model that is served, as OpenAI lists models."""
+        self._gate.admit(visitor_of(request))
+        model = {"id": self._settings.model, "object": "model", "created": 0, "owned_by": "duplex-server"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def ice_servers(self, request: Request) -> Response:
+        """Name STUN and TURN servers, the latter with credentials that expire; for ``RTCConfiguration.iceServers``."""
+        self._gate.admit(visitor_of(request))
+        settings, servers = self._settings, list[dict[str, Any]]()
+        body: dict[str, Any] = {"ice_servers": servers}
+        if settings.ice_servers:
+            servers.append({"urls": list(settings.ice_servers)})
+        if settings.turn_urls:
+            credentials = relay_credentials(
+                settings.turn_secret, ttl_s=settings.turn_ttl_s, now_s=self._wall_clock_s(), name="duplex"
+            )
+            servers.append(
+                {
+                    "urls": list(settings.turn_urls),
+                    "username": credentials.username,
+                    "credential": credentials.password,
+                }
+            )
+            body["expires_at"] = credentials.expires_at
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    # -- operators ----------------------------------------------------------------------------------------------------
+
+    async def health(self, _: Request) -> Response:
+        """Say that the process is alive."""
+        return PlainTextResponse("ok\n")
+
+    async def readiness(self, _: Request) -> Response:
+        """Say whether a conversation could begin: 200, or 503 while the model loads, is lost, or the server stops."""
+        manager = self._manager
+        body = {"ready": manager.ready, "sessions": manager.sessions, "places": manager.places}
+        return JSONResponse(body, 200 if manager.ready else 503, {"Cache-Control": "no-store"})
+
+    async def metrics_page(self, request: Request) -> Response:
+        """Show what was counted."""
+        self._gate.admit(visitor_of(request))
+        return Response(self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
+
+    def _note_refusal(self, transport: str, error: DuplexError) -> None:
+        self._metrics.connection_refused(transport, error.error_code if isinstance(error, ClientError) else error.code)
+
+
+def _hello(connection: HTTPConnection[Any]) -> Hello:
+    """Read off a request what its session should know."""
+    asked = connection.query_params.get("duplex") in ("1", "true")
+    client = connection.client
+    return Hello(
+        opt_in=OPT_IN_NAMES if asked else frozenset(),
+        client="" if client is None else f"{client.host}:{client.port}",
+    )

@@ -1,0 +1,188 @@
+"""One WebSocket connection: events as text, sound inside them, and a peer that may not read.
+
+Served by uvicorn's ``websockets-sansio``, which sends pings and stops reading while nobody takes what it has read: a
+task takes it always. Knows nothing about admission or what events mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from duplex_server.errors import AuthError, CapacityError, DuplexError, SessionExpired, SlowPeer
+from duplex_server.session.transport import Received, TransportTraits
+from duplex_server.transports.intake import Intake
+from duplex_server.transports.mailbox import Mailbox
+from duplex_server.transports.observer import TransportObserver
+from duplex_server.types import Pcm
+from duplex_server.wire.codec import encode
+from duplex_server.wire.events import ServerEvent
+
+__all__ = ["CLOSE_CODES", "WebSocketTransport", "close_code"]
+
+_log = logging.getLogger(__name__)
+
+TRAITS = TransportTraits(name="websocket", media_track=False, chunk_ms=100, lead_ms=250)
+
+MAX_QUEUED_EVENTS = 100_000
+"""Far more than fit into the queue's bytes."""
+
+CLOSE_TIMEOUT_S = 2.0
+"""How long a peer may take to read what is queued for it before the connection is closed on it."""
+
+CLOSE_CODES: Mapping[type[DuplexError], int] = {SessionExpired: 1001, AuthError: 1008, CapacityError: 1013}
+"""What each error means to a WebSocket client; no error is 1000, any other 1011 (RFC 6455 §7.4.1)."""
+
+_BINARY = (1003, "Events are JSON text, not binary messages.")
+_TOO_LONG = 1009
+
+
+def close_code(error: DuplexError | None) -> int:
+    """Return the code that tells a peer why the connection is closed."""
+    if error is None:
+        return 1000
+    return next((code for kind, code in CLOSE_CODES.items() if isinstance(error, kind)), 1011)
+
+
+class WebSocketTransport:
+    """A connection, as a :class:`~duplex_server.session.transport.Transport`. Made by :meth:`over`."""
+
+    def __init__(
+        self, socket: WebSocket, *, max_message_bytes: int, send_queue_bytes: int, observer: TransportObserver
+    ) -> None:
+        self._socket = socket
+        self._max_message_bytes = max_message_bytes
+        self._observer = observer
+        self._intake = Intake(max_message_bytes)
+        # When full, the connection is given up: SlowPeer.
+        self._outbox: Mailbox[str] = Mailbox(limit_items=MAX_QUEUED_EVENTS, limit_bytes=send_queue_bytes)
+        self._queued_bytes = 0
+        self._farewell: tuple[int, str] | None = None
+        self._ended_by = "server"
+        self._closing = False
+        self._closed = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def over(
+        cls, socket: WebSocket, *, max_message_bytes: int, send_queue_bytes: int, observer: TransportObserver
+    ) -> AsyncIterator[WebSocketTransport]:
+        """Take charge of an accepted socket, and close it when the block is left.
+
+        Args:
+            socket: after ``accept()``.
+            max_message_bytes: a longer message ends the connection with code 1009.
+            send_queue_bytes: what may wait for a peer that does not read.
+            observer: told what happens.
+        """
+        transport = cls(
+            socket, max_message_bytes=max_message_bytes, send_queue_bytes=send_queue_bytes, observer=observer
+        )
+        observer.connection_opened(TRAITS.name)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(transport._read())
+                writing = tasks.create_task(transport._write())
+                try:
+                    yield transport
+                finally:
+                    await transport.close()
+                    reading.cancel()
+                    writing.cancel()
+        finally:
+            observer.connection_closed(TRAITS.name, transport._ended_by)
+
+    @property
+    def traits(self) -> TransportTraits:
+        """How audio leaves a WebSocket: inside events, 100 ms at a time, a quarter of a second ahead."""
+        return TRAITS
+
+    def events(self) -> AsyncIterator[Received]:
+        """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
+        return self._intake
+
+    def send(self, event: ServerEvent) -> None:
+        """Queue an event. Never waits; a peer that has let its queue fill up is given up."""
+        if self._outbox.closed:
+            return
+        text = encode(event).decode()
+        if self._outbox.put(text, len(text)):
+            self._queued_bytes += len(text)
+            return
+        _log.info("a WebSocket peer is given up: %s", SlowPeer(self._queued_bytes))
+        self._outbox.close(discard=True)
+        self._end("slow")
+
+    def send_audio(self, pcm: Pcm) -> None:  # noqa: ARG002 - the protocol's signature
+        """Not for this transport: it has no media track."""
+        raise AssertionError("a WebSocket has no media track")
+
+    def clear_audio(self) -> None:
+        """Do nothing: what was sent is with the peer, which drops it when it is told of an interruption."""
+
+    def stats(self) -> Mapping[str, float]:
+        """Return ``queued_bytes``: what waits because the peer does not read as fast as it is sent to."""
+        return {"queued_bytes": float(self._queued_bytes)}
+
+    async def close(self, error: DuplexError | None = None) -> None:
+        """Send what is queued, say why in a close code, close. Safe to call twice; takes 2 s at most.
+
+        Cancelled, it leaves the closing to the block that :meth:`over` guards.
+        """
+        self._intake.close(discard=True)
+        self._outbox.close()
+        if self._closing:
+            return
+        self._closing = True
+        if self._farewell is None:
+            self._farewell = (close_code(error), "" if error is None else str(error)[:100])
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._closed.wait()
+        except TimeoutError:
+            _log.info("a WebSocket peer did not read its last %d bytes", self._queued_bytes)
+
+    def _end(self, ended_by: str, farewell: tuple[int, str] | None = None) -> None:
+        """End the event stream; the session then closes the connection."""
+        if not self._intake.closed:
+            self._ended_by = ended_by
+            self._farewell = self._farewell or farewell
+            self._intake.close()
+
+    async def _read(self) -> None:
+        """Take everything that arrives, at once, until the peer is gone."""
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                _log.info("a WebSocket peer left with code %s", message.get("code"))
+                self._end("peer")
+                return
+            text: str | None = message.get("text")
+            if text is None:
+                self._end("refused", _BINARY)
+                continue
+            self._observer.bytes_moved(TRAITS.name, len(text), 0)
+            if len(text) > self._max_message_bytes:
+                self._end("refused", (_TOO_LONG, f"A message may have {self._max_message_bytes} bytes."))
+                continue
+            self._intake.put_message(text)
+
+    async def _write(self) -> None:
+        """Send what is queued, in order; then close."""
+        try:
+            async for text in self._outbox:
+                await self._socket.send_text(text)
+                self._queued_bytes -= len(text)
+                self._observer.bytes_moved(TRAITS.name, 0, len(text))
+            code, reason = self._farewell or (1011, "")
+            await self._socket.close(code, reason)
+        except (WebSocketDisconnect, RuntimeError):
+            # RuntimeError: uvicorn's and starlette's word for a socket that the peer, or a missed ping, has closed.
+            self._end("peer")
+        finally:
+            self._outbox.close(discard=True)
+            self._closed.set()

@@ -1,0 +1,163 @@
+"""The real application on a real socket, with a conversation that tests can look into instead of a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import uvicorn
+
+from duplex_server.config import Settings
+from duplex_server.errors import CapacityError, ClientError
+from duplex_server.metrics import Metrics
+from duplex_server.security import Gate
+from duplex_server.session.manager import Hello, Place, SessionManager
+from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
+from duplex_server.transports.http import create_app
+from duplex_server.transports.listening import listening_socket, server_options
+from duplex_server.wire.events import ErrorEvent, SessionHeartbeat, SessionHeartbeatAck
+from duplex_server.wire.objects import ErrorObject
+
+NOW_S = 1_700_000_000.0
+"""What the server takes for the time of day."""
+
+Conversation = Callable[[Transport, "FakeManager"], Awaitable[None]]
+
+
+async def answer_heartbeats(transport: Transport, manager: FakeManager) -> None:
+    """Note everything that comes; answer heartbeats, and messages that cannot be decoded."""
+    transport.send(SessionHeartbeatAck())
+    async for received in transport.events():
+        manager.note(received)
+        if isinstance(received, SessionHeartbeat):
+            transport.send(SessionHeartbeatAck())
+        elif isinstance(received, ClientError):
+            transport.send(
+                ErrorEvent(error=ErrorObject(code=received.error_code, message=received.message, param=received.param))
+            )
+
+
+@dataclass
+class FakeManager:
+    """Admits as the real one does, and holds a conversation that a test wrote."""
+
+    places: int = 100
+    conversation: Conversation = answer_heartbeats
+    ready: bool = True
+    draining: bool = False
+    sessions: int = 0
+    hellos: list[Hello] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
+    transports: list[Transport] = field(default_factory=list)
+    n_ended: int = 0
+    change: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def admit(self) -> Place:
+        if self.sessions >= self.places:
+            raise CapacityError(17.0)
+        self.sessions += 1
+
+        def give_back() -> None:
+            self.sessions -= 1
+            self.change.set()
+
+        return Place(give_back)
+
+    async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
+        self.hellos.append(hello)
+        self.transports.append(transport)
+        try:
+            await self.conversation(transport, self)
+        finally:
+            await transport.close()
+            place.release()
+            self.n_ended += 1
+            self.change.set()
+
+    def note(self, received: Received) -> None:
+        self.received.append(received)
+        self.change.set()
+
+    @property
+    def audio(self) -> list[MediaAudio]:
+        return [item for item in self.received if isinstance(item, MediaAudio)]
+
+    @property
+    def pictures(self) -> list[MediaFrame]:
+        return [item for item in self.received if isinstance(item, MediaFrame)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something that this manager can see makes the condition true."""
+        while not condition():
+            self.change.clear()
+            await self.change.wait()
+
+
+class WatchedMetrics(Metrics):
+    """Metrics that wake those who wait for a manager's change."""
+
+    def __init__(self, change: asyncio.Event) -> None:
+        super().__init__()
+        self._change = change
+
+    def connection_closed(self, transport: str, reason: str) -> None:
+        super().connection_closed(transport, reason)
+        self._change.set()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server."""
+
+    host: str
+    port: int
+    manager: FakeManager
+    metrics: Metrics
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://{self.host}:{self.port}/v1/realtime"
+
+    def counted(self, line: str) -> bool:
+        return line in self.metrics.render().decode().splitlines()
+
+    async def ended(self, transport: str, reason: str) -> None:
+        """Wait until one connection has ended for this reason."""
+        line = f'duplex_connections_closed_total{{reason="{reason}",transport="{transport}"}} 1.0'
+        await self.manager.until(lambda: self.counted(line))
+
+
+@asynccontextmanager
+async def serving(
+    manager: FakeManager | None = None, settings: Settings | None = None, page_folder: Path | None = None
+) -> AsyncIterator[Served]:
+    """Serve until the block is left; sessions that still run are cut off."""
+    manager, settings = manager or FakeManager(), settings or Settings()
+    metrics = WatchedMetrics(manager.change)
+    app = create_app(
+        cast(SessionManager, manager),
+        settings,
+        Gate.of(settings),
+        metrics,
+        page_folder,
+        wall_clock_s=lambda: NOW_S,
+    )
+    listening = listening_socket("127.0.0.1", 0)
+    options = server_options(settings) | {"log_level": "warning", "timeout_graceful_shutdown": 3}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve(sockets=[listening]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        try:
+            yield Served("127.0.0.1", listening.getsockname()[1], manager, metrics)
+        finally:
+            server.should_exit = True
