@@ -106,8 +106,6 @@ class Dialogue:
         """How the session decides who speaks now."""
         return self._state.turn_taking
 
-    # -- the client ---------------------------------------------------------------------------------------------------
-
     def open(self) -> list[ServerEvent]:
         """Return the first events of the connection."""
         return [s.SessionCreated(event_id=self._ids.event(), session=self._state.session)]
@@ -135,8 +133,6 @@ class Dialogue:
         events = self._finish(Outcome.FAILED, self._responses.generated_ms, reason)
         return [*events, s.ErrorEvent(event_id=self._ids.event(), error=told)]
 
-    # -- the user -----------------------------------------------------------------------------------------------------
-
     def speech_started(self, at_ms: int) -> list[ServerEvent]:
         """Tell that the user speaks since ``at_ms`` on the input clock; clients then stop their playback."""
         if self._closed or not self.turn_taking.report_speech:
@@ -161,8 +157,6 @@ class Dialogue:
         policy = self.turn_taking.policy
         judging = policy in (InterruptionPolicy.GUARDED, InterruptionPolicy.IMMEDIATE) and self._responses.speaks
         return [*self._user.heard(heard, defer=judging or policy is InterruptionPolicy.PUSH_TO_TALK)]
-
-    # -- the model ----------------------------------------------------------------------------------------------------
 
     def begin_response(self, turn: int) -> list[ServerEvent]:
         """Open the response that carries ``turn``; the one that a client asked for, if there is one."""
@@ -215,8 +209,6 @@ class Dialogue:
         """Tell what the media track does with a turn's audio; nothing without a media track."""
         return [] if self._closed else [*self._responses.playback(turn, state)]
 
-    # -- extensions, for clients that asked ---------------------------------------------------------------------------
-
     def overlap(self, action: str, reason: str, at_ms: int) -> list[ServerEvent]:
         """Tell what was made of speech over the model's voice (group ``overlap``)."""
         if not self._wants("overlap"):
@@ -246,8 +238,6 @@ class Dialogue:
         if not self._wants("limits"):
             return []
         return [s.SessionGoAway(event_id=self._ids.event(), reason=reason, time_left_ms=time_left_ms)]
-
-    # -- answers ------------------------------------------------------------------------------------------------------
 
     def _answer(self, event: ClientEvent) -> Reply:
         match event:
@@ -373,8 +363,6 @@ class Dialogue:
         events.append(s.SessionClosed(event_id=self._ids.event(), reason=reason))
         self._closed = True
         return Reply(events, [CloseSession(reason)])
-
-    # -- the open response --------------------------------------------------------------------------------------------
 
     def _current(self, turn: int) -> ResponseStream | None:
         return None if self._closed else self._responses.current(turn)

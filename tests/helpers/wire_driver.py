@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +16,7 @@ from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.events import ServerEvent
 from duplex_server.wire.requests import Request, TurnTaking
 
-__all__ = ["SPEC", "WireDriver", "ramp"]
+__all__ = ["CHAIN", "OPENING", "SPEC", "WireDriver", "ramp", "types_of"]
 
 SPEC = ModelSpec(
     name="embedded",
@@ -30,6 +31,30 @@ SPEC = ModelSpec(
 def ramp(n_samples: int) -> Pcm:
     """Return samples whose values tell where they belong."""
     return (np.arange(n_samples, dtype=np.float32) % 1000) / np.float32(1000)
+
+
+CHAIN = [
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "conversation.item.done",
+    "response.done",
+    "rate_limits.updated",
+]
+"""Types of what closes a spoken response without a media track."""
+OPENING = [
+    "response.created",
+    "conversation.item.added",
+    "response.output_item.added",
+    "response.content_part.added",
+]
+"""Types of what opens a response."""
+
+
+def types_of(events: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the types of events, in order."""
+    return [event["type"] for event in events]
 
 
 class WireDriver:
@@ -81,7 +106,19 @@ class WireDriver:
     @property
     def types(self) -> list[str]:
         """Types of everything sent so far."""
-        return [event["type"] for event in self.sent]
+        return types_of(self.sent)
+
+    def append(self, audio: bytes, **fields: Any) -> list[dict[str, Any]]:
+        """Let the client send audio."""
+        return self.client("input_audio_buffer.append", audio=base64.b64encode(audio).decode(), **fields)
+
+    def speak(self, turn: int = 1) -> None:
+        """Let the model say something, 200 ms long, without end."""
+        self.tell(self.dialogue.begin_response(turn))
+        self.tell(self.dialogue.playback(turn, "started"))
+        self.tell(self.dialogue.text(turn, "It is ", 0))
+        self.tell(self.dialogue.audio(turn, ramp(4800)))
+        self.tell(self.dialogue.text(turn, "noon.", 200))
 
     def take_requests(self) -> list[Request]:
         """Return and forget what was asked of the session."""

@@ -119,8 +119,6 @@ class WireOracle:
         if all_ended and (self._active is not None or self._announced is not None):
             raise OrderError("a response or the user's speech was not ended")
 
-    # -- by room ------------------------------------------------------------------------------------------------------
-
     def _session(self, kind: str, event: Event) -> None:
         if kind in ("session.created", "session.updated"):
             session = event.get("session") or {}
@@ -315,8 +313,6 @@ class WireOracle:
         self._require(kind == "rate_limits.updated" and self._limits_due, "follows response.done", event)
         self._require(isinstance(event.get("rate_limits"), list), "a list", event)
         self._limits_due = False
-
-    # -- small --------------------------------------------------------------------------------------------------------
 
     def _is_users(self, item_id: str) -> bool:
         return self._roles.get(item_id) == "user"

@@ -120,11 +120,11 @@ def test_what_stock_clients_send_first_is_taken() -> None:
         answer = _update(driver, **session)
         assert answer["type"] == "session.updated"
         assert validate(answer)
-    session = _session(driver)
-    assert session["model"] == "embedded"
-    assert session["audio"]["output"]["voice"] == "calm"
-    assert session["audio"]["input"]["transcription"]["model"] == "embedded"
-    assert session["tools"] == agents["tools"]
+    shown = _session(driver)
+    assert shown["model"] == "embedded"
+    assert shown["audio"]["output"]["voice"] == "calm"
+    assert shown["audio"]["input"]["transcription"]["model"] == "embedded"
+    assert shown["tools"] == agents["tools"]
 
 
 def test_an_update_changes_only_what_it_names() -> None:
