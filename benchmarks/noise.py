@@ -121,7 +121,8 @@ class EchoPath:
         tail = _reverberation(decay_ms / 1000, seed)
         # As much energy in the room's answer as in the direct sound: a loudspeaker at arm's length.
         response = np.concatenate([np.ones(1, np.float32), tail / np.linalg.norm(tail)])
-        self._response: Pcm = response / np.float32(np.linalg.norm(response)) * np.float32(10 ** (gain_db / 20))
+        gain = 10 ** (gain_db / 20) / float(np.linalg.norm(response))
+        self._response: Pcm = (response * gain).astype(np.float32)
         self._delay_samples = round(delay_ms * RATE_HZ / 1000)
 
     def heard(self, played: Pcm, start_samples: int, n_samples: int) -> Pcm:

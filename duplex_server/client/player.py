@@ -219,7 +219,7 @@ class Loudspeaker:
         self.player = player
         self._keep = keep
         self._started_s = started_s
-        self._track: list[Pcm] = []
+        self._track: Pcm = np.zeros(self.player.rate_hz if keep else 0, np.float32)  # doubled when it is full
         self._n_samples = 0
 
     def advance(self, now_s: float) -> Pcm:
@@ -229,13 +229,14 @@ class Loudspeaker:
             return np.zeros(0, np.float32)
         played = self.player.take(due_samples)
         if self._keep:
-            self._track.append(played)
+            end = self._n_samples + due_samples
+            if end > len(self._track):
+                self._track = np.concatenate([self._track, np.zeros(max(end, len(self._track)), np.float32)])
+            self._track[self._n_samples : end] = played
         self._n_samples += due_samples
         return played
 
     @property
     def track(self) -> Pcm:
-        """Everything played so far, float32 ``[n]`` from ``started_s`` on."""
-        if len(self._track) > 1:
-            self._track = [np.concatenate(self._track)]
-        return self._track[0] if self._track else np.zeros(0, np.float32)
+        """Everything played so far, float32 ``[n]`` from ``started_s`` on; a view that later calls do not change."""
+        return self._track[: self._n_samples]
