@@ -163,7 +163,7 @@ SLOTS = (
     Slot("number", tuple(_NUMBERS), typed=_is_number),
     Slot("name", _single(NAMES), typed=_any_word),
     Slot("word", _single(WORDS), typed=_any_word),
-    Slot("phrase", _single(f"{WORDS} {_GLUE}"), repeats=4, typed=_any_word),
+    Slot("phrase", _single(f"{WORDS} {_GLUE}"), repeats=6, typed=_any_word),
     Slot("topic", tuple(tuple(topic.split()) for topic in TOPICS)),
     Slot("tongue", _single("english chinese mandarin")),
 )

@@ -1,0 +1,258 @@
+"""Command recognition: pocketsphinx with the grammar, and a free phone loop beside it that says what to reject.
+
+A decoder pair is lent to one utterance at a time, so memory follows how many people speak at once and not how many
+are connected. Knows nothing about when an utterance starts and ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pocketsphinx import Config, Decoder, get_model_path
+
+from duplex_server.errors import ModelLoadError
+from duplex_server.models.embedded import grammar
+from duplex_server.types import INPUT_RATE_HZ, Pcm
+
+__all__ = ["Channel", "Hypothesis", "Recognition", "Recognizer", "pronunciations"]
+
+_EXTRA_PRONUNCIATIONS = {
+    "mhm": ("M HH M", "AH M HH M", "M HH AH M"),
+    "uh-huh": ("AH HH AH", "AH HH AO"),
+}
+"""Sounds that the dictionary in the wheel spells otherwise, or not at all. Phones are those of CMUdict."""
+
+_SEARCH: dict[str, object] = {
+    # The second pass over the lattice costs 20 ms at the end of an utterance and mends little in a grammar.
+    "bestpath": False,
+    # Two Gaussians instead of four for each senone: half the time, no error more.
+    "topn": 2,
+    # Wider than the defaults (1e-48, 7e-29, 1e-48), with which the right sentence is lost in the silence before it.
+    "beam": 1e-60,
+    "wbeam": 1e-48,
+    "pbeam": 1e-60,
+}
+_PHONE_SEARCH: dict[str, object] = {"bestpath": False, "topn": 2, "lw": 2.0, "pip": 0.3}
+
+_NEUTRAL_MEAN = "41.00,-5.29,-0.12,5.09,2.48,-4.07,-1.37,-1.78,-5.08,-2.05,-6.45,-1.42,1.17"
+"""Cepstral mean to start a conversation with. Source: the model's authors, for live use of this acoustic model."""
+
+_FLOOR_RMS = 10 ** (-66 / 20)
+"""Noise laid under the input: the acoustic model has never heard digital silence, and takes it for anything."""
+_FLOOR_SAMPLES = INPUT_RATE_HZ
+
+_IDLE_PAIRS = 4
+"""Decoder pairs kept when nobody speaks, 7 MB each; making one takes 20 ms."""
+
+_EDIT_WEIGHT, _LENGTH_WEIGHT, _THRESHOLD = 8.0, 1.5, -6.0
+"""Weights of the rejection score, and where it becomes an acceptance. Source: benchmarks/embedded_accuracy.py."""
+
+_VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
+_CLASSES = tuple(
+    frozenset(group.split()) for group in ("P B T D K G", "F V TH DH S Z SH ZH HH CH JH", "M N NG", "L R W Y")
+)
+"""Consonants that are mistaken for each other: plosives, fricatives, nasals, glides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What an utterance may have been."""
+
+    text: str
+    """Words of the grammar; not always a whole sentence of it. Empty: nothing was recognised."""
+    confidence: float
+    """At least 0: likely enough to act upon. Comparable between utterances."""
+
+
+_NOTHING = Hypothesis("", -math.inf)
+
+
+@dataclass(slots=True)
+class Channel:
+    """What is known of one conversation's microphone and room, from utterance to utterance."""
+
+    cepstral_mean: str = _NEUTRAL_MEAN
+    phone_cepstral_mean: str = _NEUTRAL_MEAN
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    commands: Decoder
+    phones: Decoder
+
+
+@functools.cache
+def pronunciations() -> dict[str, tuple[str, ...]]:
+    """Collect the pronunciations of the grammar's words.
+
+    Raises:
+        ModelLoadError: the dictionary in the wheel lacks a word.
+    """
+    vocabulary = grammar.vocabulary()
+    found: dict[str, list[str]] = {}
+    with Path(get_model_path("en-us/cmudict-en-us.dict")).open(encoding="utf-8") as lines:
+        for line in lines:
+            spelling, phones = line.rstrip().split(" ", 1)
+            word = re.sub(r"\(\d+\)$", "", spelling)
+            if word in vocabulary:
+                found.setdefault(word, []).append(phones.strip())
+    spoken = {word: tuple(variants) for word, variants in found.items()} | _EXTRA_PRONUNCIATIONS
+    missing = sorted(vocabulary - spoken.keys())
+    if missing:
+        raise ModelLoadError(f"The dictionary of pocketsphinx has no pronunciation for: {', '.join(missing)}.")
+    return spoken
+
+
+def _command_decoder() -> Decoder:
+    lines = (
+        f"{word}{f'({n})' if n > 1 else ''} {phones}\n"
+        for word, variants in sorted(pronunciations().items())
+        for n, phones in enumerate(variants, start=1)
+    )
+    # The decoder reads its dictionary from a file only, while it is made.
+    with tempfile.NamedTemporaryFile("w", suffix=".dict", encoding="utf-8") as dictionary:
+        dictionary.writelines(lines)
+        dictionary.flush()
+        decoder = Decoder(
+            Config(hmm=get_model_path("en-us/en-us"), lm=None, dict=dictionary.name, loglevel="FATAL", **_SEARCH)
+        )
+    decoder.add_jsgf_string("commands", grammar.jsgf())
+    decoder.activate_search("commands")
+    return decoder
+
+
+def _phone_decoder() -> Decoder:
+    model = get_model_path("en-us/en-us-phone.lm.bin")
+    return Decoder(
+        Config(hmm=get_model_path("en-us/en-us"), lm=None, dict=None, allphone=model, loglevel="FATAL", **_PHONE_SEARCH)
+    )
+
+
+class Recognition:
+    """One utterance being recognised. Ends with :meth:`finish` or :meth:`abandon`, which give the decoders back."""
+
+    def __init__(self, pool: Recognizer, pair: _Pair, channel: Channel) -> None:
+        self._pool = pool
+        self._pair: _Pair | None = pair
+        self._channel = channel
+        self._position_samples = 0
+        pair.commands.set_cmn(channel.cepstral_mean)
+        pair.phones.set_cmn(channel.phone_cepstral_mean)
+        pair.commands.start_utt()
+        pair.phones.start_utt()
+
+    def feed(self, pcm: Pcm) -> None:
+        """Take the next samples, float32 ``[n]``, 16 kHz. Costs about 0.1 s of CPU per second."""
+        assert self._pair is not None, "the recognition is over"
+        floor = self._pool.floor
+        places = np.arange(self._position_samples, self._position_samples + len(pcm)) % len(floor)
+        self._position_samples += len(pcm)
+        samples = (np.clip(pcm + floor[places], -1, 1) * 32767).astype("<i2").tobytes()
+        self._pair.commands.process_raw(samples, False, False)
+        self._pair.phones.process_raw(samples, False, False)
+
+    def partial(self) -> str:
+        """Return the words so far."""
+        assert self._pair is not None, "the recognition is over"
+        hypothesis = self._pair.commands.hyp()
+        return str(hypothesis.hypstr) if hypothesis else ""
+
+    def judge(self) -> Hypothesis:
+        """Return the words so far and how much they are to be believed; about 1 ms."""
+        assert self._pair is not None, "the recognition is over"
+        return _judge(self._pair)
+
+    def finish(self) -> Hypothesis:
+        """End the utterance and return what it was."""
+        pair = self._end()
+        hypothesis = _judge(pair)
+        if hypothesis.confidence >= 0:  # the mean of noise is not worth keeping
+            self._channel.cepstral_mean = pair.commands.get_cmn(True)
+            self._channel.phone_cepstral_mean = pair.phones.get_cmn(True)
+        self._pool.take_back(pair)
+        return hypothesis
+
+    def abandon(self) -> None:
+        """End the utterance without asking what it was. May be called twice, and after :meth:`finish`."""
+        if self._pair is not None:
+            self._pool.take_back(self._end())
+
+    def _end(self) -> _Pair:
+        assert self._pair is not None, "the recognition is over"
+        pair, self._pair = self._pair, None
+        pair.commands.end_utt()
+        pair.phones.end_utt()
+        return pair
+
+
+class Recognizer:
+    """Decoders for all conversations of a worker. Used by one thread.
+
+    Raises:
+        ModelLoadError: the acoustic model or the dictionary in the wheel cannot be used.
+    """
+
+    def __init__(self, warm: int = 1) -> None:
+        """Args: warm: decoder pairs to make at once."""
+        dice = np.random.default_rng(0)
+        self.floor: Pcm = (dice.standard_normal(_FLOOR_SAMPLES) * _FLOOR_RMS).astype(np.float32)
+        self._idle = [self._make() for _ in range(min(warm, _IDLE_PAIRS))]
+
+    def begin(self, channel: Channel) -> Recognition:
+        """Start an utterance of a conversation."""
+        return Recognition(self, self._idle.pop() if self._idle else self._make(), channel)
+
+    def take_back(self, pair: _Pair) -> None:
+        """Keep a pair for the next utterance, or let it go."""
+        if len(self._idle) < _IDLE_PAIRS:
+            self._idle.append(pair)
+
+    @staticmethod
+    def _make() -> _Pair:
+        try:
+            return _Pair(_command_decoder(), _phone_decoder())
+        except (RuntimeError, OSError) as error:
+            raise ModelLoadError(f"pocketsphinx cannot load its English model: {error}.") from error
+
+
+def _judge(pair: _Pair) -> Hypothesis:
+    """Compare what the grammar made of the sound with what a free row of phones made of it."""
+    words, phones = pair.commands.hyp(), pair.phones.hyp()
+    if not words or not words.hypstr or not phones:
+        return _NOTHING
+    heard = [phone for phone in phones.hypstr.split() if phone != "SIL" and not phone.startswith("+")]
+    if not heard:
+        return _NOTHING
+    expected = [phone for word in words.hypstr.split() for phone in pronunciations()[word][0].split()]
+    log_ratio = math.log(max(words.score, 1e-300)) - math.log(max(phones.score, 1e-300))
+    score = (
+        1000 * log_ratio / max(pair.commands.n_frames(), 1)
+        - _EDIT_WEIGHT * _edit_distance(expected, heard) / max(len(expected), len(heard))
+        - _LENGTH_WEIGHT * abs(math.log(len(expected) / len(heard)))
+    )
+    return Hypothesis(words.hypstr, score - _THRESHOLD)
+
+
+def _edit_distance(expected: list[str], heard: list[str]) -> float:
+    """Count what has to change to make one row of phones the other; likely confusions count less."""
+    row = [float(n) for n in range(len(heard) + 1)]
+    for n, phone in enumerate(expected, start=1):
+        above, row = row, [float(n)]
+        for m, other in enumerate(heard, start=1):
+            row.append(min(above[m] + 1, row[-1] + 0.8, above[m - 1] + _substitution(phone, other)))
+    return row[-1]
+
+
+@functools.cache
+def _substitution(phone: str, other: str) -> float:
+    if phone == other:
+        return 0.0
+    if phone in _VOWELS and other in _VOWELS:
+        return 0.4
+    return 0.5 if any(phone in group and other in group for group in _CLASSES) else 1.0
