@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from duplex_server.config import Settings
+from duplex_server.session.transport import MediaAudio, Transport
+from duplex_server.transports import webrtc
+from duplex_server.wire.events import SessionHeartbeatAck, SessionUpdate
+from tests.transports.calling import Camera, Client, Tone, calling
+from tests.transports.serving import FakeManager, Served, answer_heartbeats, serving
+
+pytestmark = pytest.mark.e2e
+
+
+def run(scenario: Callable[[Served], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(90), serving(**options) as served:
+            await scenario(served)
+
+    asyncio.run(main())
+
+
+def level_at(pcm: np.ndarray[Any, Any], hz: float, rate_hz: int) -> float:
+    turn = np.exp(-2j * np.pi * hz * np.arange(len(pcm)) / rate_hz)
+    return float(2 * np.abs(np.mean(pcm * turn)))
+
+
+async def sing(transport: Transport, manager: FakeManager) -> None:
+    """Send a tone of 1 kHz for two seconds while listening."""
+
+    async def send() -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        for n in range(100):
+            phase = 2 * np.pi * 1000 * (480 * n + np.arange(480)) / 24_000
+            transport.send_audio((0.5 * np.sin(phase)).astype(np.float32))
+            due_s += 0.02
+            await asyncio.sleep(due_s - loop.time())
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(send())
+        tasks.create_task(answer_heartbeats(transport, manager))
+
+
+def without_candidates(sdp: str) -> str:
+    """As a browser's offer that is posted before candidates are gathered."""
+    return re.sub(r"a=(candidate:[^\r\n]*|end-of-candidates)\r\n", "", sdp)
+
+
+def with_names(sdp: str) -> str:
+    """As the offer of a browser that hides its addresses behind mDNS names."""
+    return re.sub(r"(a=candidate:\S+ \d \w+ \d+) \S+", r"\1 5e1c0c5a-0000-4000-8000-9d7b2a3c4d5e.local", sdp)
+
+
+def test_sound_goes_both_ways() -> None:
+    async def scenario(served: Served) -> None:
+        manager = served.manager
+        async with calling(served) as client:
+            await client.connect()
+            heard = await client.hear(1.5)
+            await manager.until(lambda: len(manager.audio) >= 50)
+        assert level_at(heard[24_000:], 1000, 48_000) == pytest.approx(0.5, rel=0.1)
+        microphone = np.concatenate([piece.pcm for piece in manager.audio[10:50]])
+        assert level_at(microphone, 440, 16_000) == pytest.approx(10_000 / 32768, rel=0.1)
+
+    run(scenario, manager=FakeManager(conversation=sing))
+
+
+def test_the_microphone_is_placed_on_its_own_clock_without_holes() -> None:
+    async def scenario(served: Served) -> None:
+        manager = served.manager
+        async with calling(served) as client:
+            await client.connect()
+            await manager.until(lambda: len(manager.audio) >= 60)
+        audio: list[MediaAudio] = manager.audio
+        assert audio[0].position_samples == 0
+        assert [piece.position_samples for piece in audio] == [320 * n for n in range(len(audio))]
+
+    run(scenario)
+
+
+def test_events_travel_on_the_data_channel() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            await client.heartbeat()
+            client.channel.send("not JSON")
+            await client.until(lambda: len(client.events) == 3)
+            assert client.events[2]["error"]["code"] == "invalid_json"
+            client.channel.send(b"\x00")
+            await client.until(lambda: len(client.events) == 4)
+            assert client.events[3]["error"]["code"] == "invalid_json"
+            await client.heartbeat()
+
+    run(scenario)
+
+
+def test_a_message_as_long_as_a_camera_still_arrives() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            client.send({"type": "input_image_buffer.append", "image": "A" * 200_000})
+            await served.manager.until(
+                lambda: any(getattr(item, "image", None) == "A" * 200_000 for item in served.manager.received)
+            )
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("change", [without_candidates, with_names], ids=["no candidates", "mDNS names"])
+def test_an_offer_without_addresses_connects(change: Callable[[str], str]) -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect(change)
+            await client.heartbeat()
+
+    run(scenario)
+
+
+def test_a_host_with_nothing_but_loopback_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ifaddr.get_adapters", list)
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            assert "127.0.0.1" in client.response.text
+            await client.heartbeat()
+
+    run(scenario)
+
+
+def test_the_answer_holds_what_browsers_need() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served, Tone(), Camera((0, 0, 255))) as client:
+            await client.connect()
+            response = client.response
+            assert response.headers["Content-Type"].startswith("application/sdp")
+            assert re.fullmatch(r"/v1/realtime/calls/rtc_[0-9a-f]{32}", response.headers["Location"])
+            answer = response.text
+            assert re.search(r"^a=candidate:", answer, re.MULTILINE)
+            assert re.search(r"^a=msid:[0-9a-f-]{36} [0-9a-f-]{36}\r$", answer, re.MULTILINE)
+            assert "useinbandfec=1" in answer
+            assert "usedtx" not in answer
+            assert "PCMU" not in answer
+            assert "a=max-message-size:262144" in answer
+
+    run(scenario)
+
+
+def test_a_camera_is_looked_at_twice_a_second_at_most() -> None:
+    async def scenario(served: Served) -> None:
+        manager, loop = served.manager, asyncio.get_running_loop()
+        async with calling(served, Tone(), Camera((200, 30, 30))) as client:
+            await client.connect()
+            await manager.until(lambda: len(manager.pictures) >= 1)
+            first_s = loop.time()
+            await manager.until(lambda: len(manager.pictures) >= 4)
+            assert loop.time() - first_s > 1.0  # three more pictures take at least a second and a half
+        picture = manager.pictures[0].rgb
+        assert picture.shape == (240, 320, 3)
+        assert np.abs(picture.mean(axis=(0, 1)) - [200, 30, 30]).max() < 12
+
+    run(scenario)
+
+
+def test_a_large_camera_picture_is_scaled_down() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served, Tone(), Camera((0, 0, 0), 1920, 1080)) as client:
+            await client.connect()
+            await served.manager.until(lambda: bool(served.manager.pictures))
+        assert served.manager.pictures[0].rgb.shape == (504, 896, 3)
+
+    run(scenario)
+
+
+def test_a_camera_that_nobody_here_can_decode_is_refused_and_the_call_goes_on() -> None:
+    def only_vp9(sdp: str) -> str:
+        return re.sub(r"(a=rtpmap:\d+) (VP8|H264|rtx)/90000", r"\1 VP9/90000", sdp)
+
+    async def scenario(served: Served) -> None:
+        async with calling(served, Tone(), Camera((0, 0, 0))) as client:
+            sdp = only_vp9(await client.offer())
+            response = await client.post("/v1/realtime/calls", content=sdp, headers={"Content-Type": "application/sdp"})
+            assert response.status_code == 201
+            assert re.search(r"^m=video 0 ", response.text, re.MULTILINE)
+            kinds = re.findall(r"^m=(\w+)", response.text, re.MULTILINE)
+            assert kinds == re.findall(r"^m=(\w+)", sdp, re.MULTILINE)
+            bundled = re.search(r"a=group:BUNDLE (.*)\r", response.text)
+            assert bundled is not None
+            assert len(bundled[1].split()) == 2
+
+    run(scenario)
+
+
+def test_a_camera_can_be_added_to_a_call_that_stands() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            client.connection.addTrack(Camera((30, 200, 30)))
+            response = await client.renegotiate()
+            assert response.status_code == 200
+            await client.accept(response.text)
+            await served.manager.until(lambda: bool(served.manager.pictures))
+            await client.heartbeat()
+
+    run(scenario)
+
+
+def test_a_bad_offer_for_a_call_that_stands_leaves_it_as_it_was() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            response = await client.renegotiate(lambda sdp: sdp.replace("a=setup:", "a=nonsense:"))
+            assert response.status_code == 400
+            await client.heartbeat()
+
+    run(scenario)
+
+
+def test_the_session_that_came_with_the_offer_is_the_first_event() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            sdp = await client.offer()
+            response = await client.post(
+                "/v1/realtime/calls",
+                files={
+                    "sdp": (None, sdp, "application/sdp"),
+                    "session": (None, '{"type": "realtime", "instructions": "Be kind."}', "application/json"),
+                },
+            )
+            assert response.status_code == 201
+            await client.accept(response.text)
+            await client.until(lambda: bool(client.events))
+            await served.manager.until(lambda: bool(served.manager.received))
+        first = served.manager.received[0]
+        assert isinstance(first, SessionUpdate)
+        assert first.session.instructions == "Be kind."
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_call_can_be_hung_up_by_request(method: str) -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            location = client.response.headers["Location"]
+            if method == "POST":
+                assert (await client.post(location + "/hangup")).status_code == 200
+            else:
+                async with httpx2.AsyncClient() as http:
+                    assert (await http.delete(served.url + location)).status_code == 204
+            await client.until(lambda: client.connection.connectionState == "closed")
+            await served.ended("webrtc", "peer")
+            assert (await client.post(location + "/hangup")).status_code == 404
+
+    run(scenario)
+
+
+def test_a_peer_that_leaves_frees_its_place() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+        await served.ended("webrtc", "peer")
+        await served.manager.until(lambda: served.manager.sessions == 0)
+
+    run(scenario)
+
+
+def test_a_peer_that_vanishes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webrtc, "PEER_SILENCE_S", 1.5)
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            vanish(client)
+            await served.ended("webrtc", "vanished")
+            await served.manager.until(lambda: served.manager.sessions == 0)
+
+    run(scenario)
+
+
+def vanish(client: Client) -> None:
+    """Cut the client's network: nothing it sends leaves, nothing that comes is seen."""
+    sctp = client.connection.sctp
+    assert sctp is not None
+    for protocol in sctp.transport.transport._connection._protocols:
+        protocol.transport.sendto = lambda *_: None  # type: ignore[method-assign]
+        protocol.datagram_received = lambda *_: None  # type: ignore[method-assign]
+
+
+def test_a_peer_that_only_listens_is_not_taken_for_gone() -> None:
+    """It sends no sound; the reports on what it hears and its ICE checks show that it is there."""
+
+    async def scenario(served: Served) -> None:
+        client = Client(served)
+        client.connection.addTransceiver("audio", direction="recvonly")
+        try:
+            await client.connect()
+            (transport,) = served.manager.transports
+            assert isinstance(transport, webrtc.WebRtcTransport)
+            before_s = transport._arrived_s
+            while transport._arrived_s == before_s:  # noqa: ASYNC110 - nothing tells of an arrival
+                await asyncio.sleep(0.05)
+            await client.heartbeat()
+        finally:
+            await client.connection.close()
+
+    run(scenario)
+
+
+def test_a_peer_that_never_connects_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webrtc, "CONNECT_TIMEOUT_S", 0.3)
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            response = await client.post(
+                "/v1/realtime/calls", content=await client.offer(), headers={"Content-Type": "application/sdp"}
+            )
+            assert response.status_code == 201
+            assert served.manager.sessions == 1
+            await served.manager.until(lambda: served.manager.sessions == 0)
+            assert not served.manager.hellos
+
+    run(scenario)
+
+
+def test_a_peer_that_reads_no_events_is_given_up() -> None:
+    async def talk_for_ever(transport: Transport, manager: FakeManager) -> None:
+        events = transport.events()
+        transport.send(SessionHeartbeatAck())
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(_count(events))
+            while not reading.done():
+                transport.send(SessionHeartbeatAck(event_id="x" * 20_000))
+                await asyncio.sleep(0)
+
+    async def _count(events: Any) -> int:
+        return len([None async for _ in events])
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            vanish(client)
+            await served.ended("webrtc", "slow")
+
+    run(scenario, manager=FakeManager(conversation=talk_for_ever), settings=Settings(send_queue_bytes=2**20))
+
+
+def test_what_was_said_last_arrives_before_the_end() -> None:
+    async def say_goodbye(transport: Transport, manager: FakeManager) -> None:
+        for n in range(30):
+            transport.send(SessionHeartbeatAck(event_id=f"{n}" + "x" * 5000))
+        await transport.close()
+        await transport.close()
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            await client.until(lambda: client.connection.connectionState == "closed")
+            assert len(client.events) == 30
+
+    run(scenario, manager=FakeManager(conversation=say_goodbye))
+
+
+def test_the_quality_of_the_connection_is_measured() -> None:
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            (transport,) = served.manager.transports
+            wanted = {"jitter_ms", "rtt_ms", "received_packets"}
+            while not wanted <= transport.stats().keys():  # noqa: ASYNC110 - nothing tells of new figures
+                await asyncio.sleep(0.1)
+            assert transport.stats()["lost_packets"] == 0
+            assert 0 <= transport.stats()["rtt_ms"] < 1000
+        assert 'direction="received",transport="webrtc"' in served.metrics.render().decode()
+
+    run(scenario, manager=FakeManager(conversation=sing))
+
+
+def test_no_stun_server_is_asked_unless_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("aioice.ice.server_reflexive_candidate", lambda *a: asked.append(a))
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+        assert not asked
+
+    run(scenario)
