@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,9 @@ from PIL import Image
 
 from duplex_server.errors import MediaError
 from duplex_server.media.image import decode_image, fit_image, fitted_size
+
+# Pillow's warnings about damaged metadata, which the module itself ignores; pytest makes them errors again.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 LIMITS = {"max_px": 1_000_000, "max_side_px": 448}
 
@@ -63,18 +68,89 @@ def test_other_colour_models_become_rgb(mode: str) -> None:
     assert decode_image(encoded(image, kind), **LIMITS).shape == (40, 60, 3)
 
 
-def test_a_picture_taken_sideways_is_turned_upright() -> None:
+@pytest.mark.parametrize(("mode", "transparency"), [("P", 0), ("P", bytes(range(256))), ("L", 3), ("RGB", (9, 9, 9))])
+def test_transparency_is_left_out(mode: str, transparency: object) -> None:
+    rgb = decode_image(encoded(picture(60, 40).convert(mode), "PNG", transparency=transparency), **LIMITS)
+    assert rgb.shape == (40, 60, 3)
+
+
+def with_orientation(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright
-    rgb = decode_image(encoded(picture(80, 40), "JPEG", exif=exif), **LIMITS)
-    assert rgb.shape == (80, 40, 3)
-    assert rgb[10, 20, 0] > 200  # what was left is now above
+    exif[0x0112] = orientation
+    exif[0x010F] = "a maker of cameras"
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright(kind: str, orientation: int) -> None:
+    upright = np.zeros((60, 90, 3), np.uint8)  # one bright corner, so that no two of the eight look the same
+    upright[:30, :45] = (250, 200, 0)
+    upright[:10, :10] = (0, 0, 250)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 1)[::-1],
+        8: np.rot90(upright, -1),
+    }[orientation]
+    if orientation == 7:
+        stored = upright[::-1, ::-1].transpose(1, 0, 2)
+    whole = encoded(Image.fromarray(stored), kind, exif=with_orientation(orientation), quality=95)
+    decoded = decode_image(whole, **LIMITS)
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded.astype(int) - upright).mean() < 4
+
+
+def test_a_large_picture_is_scaled_and_turned() -> None:
+    whole = encoded(picture(2000, 500), "JPEG", exif=with_orientation(6))  # its left is above when upright
+    rgb = decode_image(whole, **LIMITS)
+    assert rgb.shape == (448, 112, 3)
+    assert rgb[50, 50, 0] > 200
 
 
 @pytest.mark.parametrize("size", [(5000, 5000), (11_000, 9_000), (60_000, 60_000)])
 def test_a_picture_that_would_unpack_to_too_much_is_refused_by_its_header(size: tuple[int, int]) -> None:
     with pytest.raises(MediaError, match="pixels"):
         decode_image(png_that_claims(*size), **LIMITS)
+
+
+def test_a_progressive_picture_is_decoded() -> None:
+    rgb = decode_image(encoded(picture(900, 600), "JPEG", progressive=True), **LIMITS)
+    assert rgb.shape == (299, 448, 3)
+
+
+def test_a_jpeg_with_thousands_of_scans_is_refused_before_they_are_decoded() -> None:
+    whole = encoded(picture(900, 600), "JPEG", progressive=True)
+    last_scan = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(MediaError, match="scans"):
+        decode_image(whole[:-2] + 5000 * last_scan + whole[-2:], **LIMITS)
+
+
+def test_pictures_are_decoded_in_several_threads_at_once() -> None:
+    sizes = [(80 + 7 * number, 60) for number in range(32)]
+    with ThreadPoolExecutor(8) as threads:
+        decoded = threads.map(lambda size: decode_image(encoded(picture(*size), "JPEG"), **LIMITS), sizes)
+        assert [rgb.shape[:2][::-1] for rgb in decoded] == sizes
+
+
+@pytest.mark.parametrize("compressed", [b"zTXt", b"iCCP"])
+def test_compressed_notes_that_unpack_to_too_much_are_refused_or_left_out(compressed: bytes) -> None:
+    whole = encoded(picture(60, 40), "PNG")
+    body = b"note\0\0" + zlib.compress(bytes(100_000_000))
+    chunk = struct.pack(">I", len(body)) + compressed + body + struct.pack(">I", zlib.crc32(compressed + body))
+    tracemalloc.start()
+    try:
+        decode_image(whole[:33] + chunk + whole[33:], **LIMITS)
+    except MediaError:
+        pass
+    finally:
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak_bytes < 20_000_000
 
 
 @pytest.mark.parametrize(
@@ -94,10 +170,11 @@ def test_what_is_not_a_whole_picture_is_refused(broken: bytes) -> None:
         decode_image(broken, **LIMITS)
 
 
-WHOLE = [encoded(picture(40, 30), kind) for kind in ("JPEG", "PNG", "WEBP")]
+WHOLE = [encoded(picture(40, 30), kind, exif=with_orientation(6)) for kind in ("JPEG", "PNG", "WEBP")]
+WHOLE += [encoded(picture(40, 30), kind, save_all=True, append_images=[picture(40, 30)]) for kind in ("MPO", "PNG")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(whole=st.sampled_from(WHOLE), at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=20))
 def test_damaged_bytes_give_a_picture_or_a_media_error(whole: bytes, at: float, noise: bytes) -> None:
     position = int(at * len(whole))
