@@ -1,0 +1,84 @@
+/**
+ * Listens to one audio input: reports the loudness of every 20 ms and, where asked to, the samples for the wire.
+ *
+ * Runs in the audio thread. The samples leave at `WIRE_RATE_HZ` in pieces of `chunkMs`, as Int16Array.
+ *
+ * @typedef {{ chunkMs: number }} CaptureOptions `chunkMs` 0: loudness only
+ * @typedef {{ type: "level", rms: number } | { type: "chunk", samples: Int16Array }} CaptureReport
+ */
+
+import { rms, toInt16 } from "./pcm.js";
+import { StreamResampler } from "./resample.js";
+import { WIRE_RATE_HZ } from "./wire.js";
+import { CAPTURE_PROCESSOR, SLICE_MS } from "./worklet_names.js";
+
+class CaptureProcessor extends AudioWorkletProcessor {
+  /** @param {AudioWorkletNodeOptions} options */
+  constructor(options) {
+    super();
+    const { chunkMs } = /** @type {CaptureOptions} */ (options.processorOptions);
+    this.slice = new Float32Array(Math.round((sampleRate * SLICE_MS) / 1000));
+    this.sliceFill = 0;
+    this.resampler = chunkMs > 0 ? new StreamResampler(sampleRate, WIRE_RATE_HZ) : null;
+    this.chunk = new Float32Array(Math.round((WIRE_RATE_HZ * chunkMs) / 1000));
+    this.chunkFill = 0;
+  }
+
+  /**
+   * @param {Float32Array[][]} inputs
+   * @returns {boolean}
+   */
+  process(inputs) {
+    const channels = inputs[0] ?? [];
+    const block = channels[0];
+    if (!block) return true;
+    const mono = channels.length > 1 ? mixDown(channels) : block;
+    this.measure(mono);
+    if (this.resampler) this.collect(this.resampler.push(mono));
+    return true;
+  }
+
+  /** @param {Float32Array} samples */
+  measure(samples) {
+    let rest = samples;
+    while (rest.length > 0) {
+      const part = rest.subarray(0, this.slice.length - this.sliceFill);
+      this.slice.set(part, this.sliceFill);
+      this.sliceFill += part.length;
+      rest = rest.subarray(part.length);
+      if (this.sliceFill === this.slice.length) {
+        this.sliceFill = 0;
+        this.port.postMessage(/** @type {CaptureReport} */ ({ type: "level", rms: rms(this.slice) }));
+      }
+    }
+  }
+
+  /** @param {Float32Array} samples */
+  collect(samples) {
+    let rest = samples;
+    while (rest.length > 0) {
+      const part = rest.subarray(0, this.chunk.length - this.chunkFill);
+      this.chunk.set(part, this.chunkFill);
+      this.chunkFill += part.length;
+      rest = rest.subarray(part.length);
+      if (this.chunkFill === this.chunk.length) {
+        this.chunkFill = 0;
+        this.port.postMessage(/** @type {CaptureReport} */ ({ type: "chunk", samples: toInt16(this.chunk) }));
+      }
+    }
+  }
+}
+
+/**
+ * @param {Float32Array[]} channels
+ * @returns {Float32Array} their mean
+ */
+function mixDown(channels) {
+  const out = new Float32Array(channels[0]?.length ?? 0);
+  for (const channel of channels) {
+    for (let i = 0; i < out.length; i += 1) out[i] = (out[i] ?? 0) + (channel[i] ?? 0) / channels.length;
+  }
+  return out;
+}
+
+registerProcessor(CAPTURE_PROCESSOR, CaptureProcessor);

@@ -1,0 +1,68 @@
+/**
+ * The open microphone: its track, its loudness, its samples, and whether sound may leave it.
+ *
+ * @import { CaptureReport } from "./capture_worklet.js"
+ */
+
+import { Listener } from "./audio_nodes.js";
+import { openDevice } from "./devices.js";
+
+/** Length of the pieces in which samples are handed out: the server's clock ticks every 20 ms; two halve the messages. */
+const CHUNK_MS = 40;
+
+export class Microphone {
+  /**
+   * @param {{ onReport: (report: CaptureReport) => void, onGone: () => void }} listener
+   *   `onGone`: the device was unplugged or taken away
+   */
+  constructor(listener) {
+    this.listener = listener;
+    /** @type {MediaStreamTrack | null} */
+    this.track = null;
+    /** @type {Listener | null} */
+    this.ear = null;
+    this.open = false;
+  }
+
+  /**
+   * @param {string} deviceId "" for the default
+   * @returns {Promise<MediaStreamTrack>}
+   * @throws {import("./devices.js").DeviceError}
+   */
+  async start(deviceId) {
+    const track = await openDevice("microphone", deviceId);
+    this.release();
+    this.track = track;
+    track.enabled = this.open;
+    track.onended = () => this.listener.onGone();
+    if (!this.ear) {
+      this.ear = new Listener(CHUNK_MS, (report) => this.listener.onReport(report));
+      await this.ear.prepare();
+    }
+    this.ear.listenTo(new MediaStream([track]));
+    return track;
+  }
+
+  /**
+   * Let sound leave, or not. A closed microphone gives silence of the right length.
+   *
+   * @param {boolean} open
+   */
+  setOpen(open) {
+    this.open = open;
+    if (this.track) this.track.enabled = open;
+  }
+
+  release() {
+    if (!this.track) return;
+    this.track.onended = null;
+    this.track.stop();
+    this.track = null;
+  }
+
+  stop() {
+    this.release();
+    this.ear?.close();
+    this.ear = null;
+  }
+}

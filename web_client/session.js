@@ -1,0 +1,381 @@
+/**
+ * The conversation as a state machine: what happened goes in, the new state and what to do about it come out.
+ *
+ * Pure: it opens nothing, sends nothing and knows no clock; `app.js` carries out the effects. The same machine serves
+ * both transports.
+ *
+ * @import { ClientEvent, Language, Loss, LossReason, Policy, ServerEvent, TransportKind } from "./types.js"
+ * @import { SessionState } from "./session_state.js"
+ *
+ * @typedef {{ type: "start" } | { type: "stop" } | { type: "opened" } | { type: "lost", loss: Loss }
+ *   | { type: "online" } | { type: "server", event: ServerEvent }
+ *   | { type: "playback", state: "started" | "stopped" | "cleared", responseId: string }
+ *   | { type: "timer", name: TimerName } | { type: "kind", kind: TransportKind } | { type: "policy", policy: Policy }
+ *   | { type: "language", language: Language } | { type: "mute", on: boolean } | { type: "talk", on: boolean }
+ *   | { type: "say", itemId: string, text: string } | { type: "interrupt" }} Input
+ *
+ * @typedef {"retry" | "interrupted"} TimerName
+ *
+ * @typedef {{ type: "open" } | { type: "close" } | { type: "send", event: ClientEvent } | { type: "flush" }
+ *   | { type: "duck", on: boolean } | { type: "microphone", on: boolean }
+ *   | { type: "timer", name: TimerName, ms: number } | { type: "cancel_timer", name: TimerName }
+ *   | { type: "mark", kind: "interrupted" } | { type: "note", key: "reconnected" }
+ *   | { type: "notice", message: string }} Effect
+ */
+
+import { BETWEEN_SESSIONS, microphoneOpen } from "./session_state.js";
+import { sessionUpdate, typedMessage } from "./wire.js";
+
+/** How long the page shows that it was interrupted; shorter is missed, longer looks stuck. */
+export const INTERRUPTED_MS = 1400;
+
+/** First wait before a new attempt to connect; it doubles up to the longest. */
+const RETRY_FIRST_MS = 500;
+const RETRY_LONGEST_MS = 15_000;
+
+/** Attempts after which the page stops and asks the person. With the waits above: about two minutes. */
+const ATTEMPTS_MAX = 12;
+
+/** Errors that answer a race between the page and the server; nobody needs to hear of them. */
+const BENIGN_ERRORS = new Set([
+  "response_cancel_not_active",
+  "conversation_already_has_active_response",
+  "input_audio_buffer_commit_empty",
+]);
+
+/** Losses after which trying again by itself is right. */
+/** @type {ReadonlySet<LossReason>} */
+const RETRIED = new Set(["network", "full", "shutdown"]);
+
+/**
+ * Take one step.
+ *
+ * @param {SessionState} state
+ * @param {Input} input
+ * @returns {{ state: SessionState, effects: Effect[] }} effects are to be carried out in their order
+ */
+export function step(state, input) {
+  switch (input.type) {
+    case "start":
+      return start(state);
+    case "stop":
+      return { state: { ...state, ...BETWEEN_SESSIONS, phase: "idle", loss: null }, effects: [...quiet(), { type: "close" }] };
+    case "opened":
+      return opened(state);
+    case "lost":
+      return lost(state, input.loss);
+    case "online":
+      return state.phase === "reconnecting" ? retry({ ...state, attempt: 0 }) : unchanged(state);
+    case "server":
+      return state.phase === "idle" ? unchanged(state) : received(state, input.event);
+    case "playback":
+      return playback(state, input.state, input.responseId);
+    case "timer":
+      return timer(state, input.name);
+    default:
+      return asked(state, input);
+  }
+}
+
+/** @param {SessionState} state */
+function unchanged(state) {
+  return { state, effects: [] };
+}
+
+/** @returns {Effect[]} the timers that must not outlive a conversation */
+function quiet() {
+  return [
+    { type: "cancel_timer", name: "retry" },
+    { type: "cancel_timer", name: "interrupted" },
+  ];
+}
+
+/**
+ * @param {SessionState} state
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function start(state) {
+  if (state.phase !== "idle" && state.phase !== "failed") return unchanged(state);
+  return {
+    state: { ...state, ...BETWEEN_SESSIONS, phase: "connecting", attempt: 1, wasOpen: false, loss: null },
+    effects: [...quiet(), { type: "open" }],
+  };
+}
+
+/**
+ * @param {SessionState} state
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function retry(state) {
+  return {
+    state: { ...state, attempt: state.attempt + 1 },
+    effects: [{ type: "cancel_timer", name: "retry" }, { type: "open" }],
+  };
+}
+
+/**
+ * @param {SessionState} state
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function opened(state) {
+  if (state.phase !== "connecting" && state.phase !== "reconnecting") return unchanged(state);
+  /** @type {Effect[]} */
+  const effects = [
+    { type: "send", event: sessionUpdate(state.policy, state.language) },
+    { type: "microphone", on: microphoneOpen(state) },
+  ];
+  if (state.wasOpen) effects.push({ type: "note", key: "reconnected" });
+  return { state: { ...state, phase: "live", attempt: 0, wasOpen: true, loss: null }, effects };
+}
+
+/**
+ * @param {SessionState} state
+ * @param {Loss} loss
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function lost(state, loss) {
+  if (state.phase === "idle" || state.phase === "failed") return unchanged(state);
+  const told = announcedLoss(state, loss);
+  /** @type {SessionState} */
+  const next = { ...state, ...BETWEEN_SESSIONS, loss: told };
+  /** @type {Effect[]} */
+  const effects = [...quiet(), { type: "close" }];
+  if (told.reason === "goodbye" || told.reason === "limit") return { state: { ...next, phase: "idle" }, effects };
+  if (!RETRIED.has(told.reason) || state.attempt >= ATTEMPTS_MAX) return { state: { ...next, phase: "failed" }, effects };
+  const backOff = Math.min(RETRY_LONGEST_MS, RETRY_FIRST_MS * 2 ** state.attempt);
+  const retryInMs = Math.max(backOff, told.retry_after_s * 1000);
+  effects.push({ type: "timer", name: "retry", ms: retryInMs });
+  return { state: { ...next, phase: "reconnecting" }, effects };
+}
+
+/**
+ * A close that the server announced has the announced reason, whatever the connection says.
+ *
+ * @param {SessionState} state
+ * @param {Loss} loss
+ * @returns {Loss}
+ */
+function announcedLoss(state, loss) {
+  /** @type {Record<string, LossReason>} */
+  const reasons = { model: "goodbye", timeout: "limit", shutdown: "shutdown" };
+  const reason = reasons[state.leaving];
+  return reason ? { ...loss, reason } : loss;
+}
+
+/**
+ * @param {SessionState} state
+ * @param {TimerName} name
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function timer(state, name) {
+  if (name === "interrupted") return { state: { ...state, interrupted: false }, effects: [] };
+  return state.phase === "reconnecting" ? retry(state) : unchanged(state);
+}
+
+/**
+ * @param {SessionState} state
+ * @param {ServerEvent} event
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function received(state, event) {
+  switch (event.type) {
+    case "session.created":
+    case "session.updated":
+      return { state: { ...state, facts: event.session }, effects: [] };
+    case "session.go_away":
+      return { state: { ...state, leaving: event.reason }, effects: [] };
+    case "input_audio_buffer.speech_started":
+      return speechStarted(state);
+    case "input_audio_buffer.speech_stopped":
+      return { state: { ...state, userSpeaking: false }, effects: [] };
+    case "response.created":
+      return { state: { ...state, response: { id: event.response_id, itemId: "" } }, effects: [] };
+    case "response.output_item.added":
+      return { state: { ...state, response: { id: event.response_id, itemId: event.item_id } }, effects: [] };
+    case "response.done":
+      return responseDone(state, event.response_id, event.status, event.reason);
+    case "overlap.decision":
+      return overlap(state, event.action);
+    case "error":
+      return BENIGN_ERRORS.has(event.code)
+        ? unchanged(state)
+        : { state, effects: [{ type: "notice", message: event.message }] };
+    default:
+      return unchanged(state);
+  }
+}
+
+/**
+ * While the model is heard, the server sends this only for a real interruption: silence at once.
+ *
+ * @param {SessionState} state
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function speechStarted(state) {
+  const next = { ...state, userSpeaking: true, overlapping: false };
+  return state.audible ? cut(next) : { state: next, effects: [] };
+}
+
+/**
+ * @param {SessionState} state in which the model is heard
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function cut(state) {
+  return {
+    state: { ...state, audible: "", interrupted: true, overlapping: false },
+    effects: [
+      { type: "flush" },
+      { type: "mark", kind: "interrupted" },
+      { type: "timer", name: "interrupted", ms: INTERRUPTED_MS },
+    ],
+  };
+}
+
+/**
+ * @param {SessionState} state
+ * @param {string} responseId
+ * @param {string} status
+ * @param {string} reason
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function responseDone(state, responseId, status, reason) {
+  const next = state.response?.id === responseId ? { ...state, response: null } : state;
+  const cancelled = status === "cancelled" && (reason === "turn_detected" || reason === "client_cancelled");
+  if (cancelled && state.audible === responseId) return cut(next);
+  if (status === "failed") return { state: next, effects: [{ type: "flush" }] };
+  return { state: next, effects: [] };
+}
+
+/**
+ * @param {SessionState} state
+ * @param {string} action
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function overlap(state, action) {
+  const held = action === "hold";
+  return { state: { ...state, overlapping: held }, effects: action === "interrupt" ? [] : [{ type: "duck", on: held }] };
+}
+
+/**
+ * @param {SessionState} state
+ * @param {"started" | "stopped" | "cleared"} what
+ * @param {string} responseId
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function playback(state, what, responseId) {
+  if (state.phase !== "live") return unchanged(state);
+  if (what !== "started") {
+    return state.audible === responseId ? { state: { ...state, audible: "", overlapping: false }, effects: [] } : unchanged(state);
+  }
+  return {
+    state: { ...state, audible: responseId, interrupted: false },
+    effects: [{ type: "cancel_timer", name: "interrupted" }],
+  };
+}
+
+/**
+ * What the person asked for.
+ *
+ * @param {SessionState} state
+ * @param {Exclude<Input, { type: "start" | "stop" | "opened" | "lost" | "online" | "server" | "playback" | "timer" }>} input
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function asked(state, input) {
+  switch (input.type) {
+    case "kind":
+      return changeTransport(state, input.kind);
+    case "policy":
+      return reconfigured({ ...state, policy: input.policy, talking: false });
+    case "language":
+      return reconfigured({ ...state, language: input.language });
+    case "mute": {
+      const next = { ...state, muted: input.on };
+      return { state: next, effects: [{ type: "microphone", on: microphoneOpen(next) }] };
+    }
+    case "talk":
+      return pushToTalk(state, input.on);
+    case "say":
+      return say(state, input.itemId, input.text);
+    case "interrupt":
+      return state.phase === "live" && state.audible ? stopSpeaking(state) : unchanged(state);
+  }
+}
+
+/**
+ * @param {SessionState} state
+ * @param {TransportKind} kind
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function changeTransport(state, kind) {
+  if (kind === state.kind) return unchanged(state);
+  if (state.phase === "idle" || state.phase === "failed") return { state: { ...state, kind }, effects: [] };
+  return {
+    state: { ...state, ...BETWEEN_SESSIONS, kind, phase: "connecting", attempt: 1, loss: null },
+    effects: [...quiet(), { type: "close" }, { type: "open" }],
+  };
+}
+
+/**
+ * @param {SessionState} state
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function reconfigured(state) {
+  if (state.phase !== "live") return unchanged(state);
+  return {
+    state,
+    effects: [
+      { type: "send", event: sessionUpdate(state.policy, state.language) },
+      { type: "microphone", on: microphoneOpen(state) },
+    ],
+  };
+}
+
+/**
+ * @param {SessionState} state
+ * @param {boolean} on
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function pushToTalk(state, on) {
+  if (state.phase !== "live" || state.policy !== "push_to_talk" || state.talking === on) return unchanged(state);
+  const next = { ...state, talking: on };
+  /** @type {Effect[]} */
+  const effects = [{ type: "microphone", on }];
+  if (on && state.audible) {
+    const stopped = stopSpeaking(next);
+    return { state: stopped.state, effects: [...effects, ...stopped.effects] };
+  }
+  if (!on) {
+    effects.push({ type: "send", event: { type: "input_audio_buffer.commit" } });
+    effects.push({ type: "send", event: { type: "response.create" } });
+  }
+  return { state: next, effects };
+}
+
+/**
+ * @param {SessionState} state
+ * @param {string} itemId
+ * @param {string} text
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function say(state, itemId, text) {
+  if (state.phase !== "live" || text.trim() === "") return unchanged(state);
+  const silenced = state.audible || state.response ? stopSpeaking(state) : unchanged(state);
+  /** @type {Effect[]} */
+  const sends = typedMessage(itemId, text.trim()).map((event) => ({ type: "send", event }));
+  return { state: silenced.state, effects: [...silenced.effects, ...sends] };
+}
+
+/**
+ * End the running response because the person said so without speaking.
+ *
+ * @param {SessionState} state
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function stopSpeaking(state) {
+  /** @type {Effect[]} */
+  const effects = [];
+  if (state.response) effects.push({ type: "send", event: { type: "response.cancel", response_id: state.response.id } });
+  if (state.kind === "webrtc") effects.push({ type: "send", event: { type: "output_audio_buffer.clear" } });
+  const stopped = state.audible ? cut(state) : unchanged(state);
+  return { state: stopped.state, effects: [...effects, ...stopped.effects] };
+}

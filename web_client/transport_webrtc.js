@@ -1,0 +1,306 @@
+/**
+ * The conversation over WebRTC: Opus on media tracks, events on the data channel `oai-events`.
+ *
+ * @import { ClientEvent, Quality, ServerEvent, Transport, TransportListener } from "./types.js"
+ * @import { Counters } from "./quality.js"
+ */
+
+import { authorization, CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss, request } from "./access.js";
+import { Listener } from "./audio_nodes.js";
+import { PlayedClock } from "./played_clock.js";
+import { lossBetween, readCounters } from "./quality.js";
+import { decodeServerEvent } from "./wire.js";
+
+/** The offer is sent after this even if a network interface has not answered by then. */
+const GATHER_LIMIT_MS = 1500;
+
+/** A connection that is "disconnected" this long is given up; shorter gaps heal by themselves. */
+const DISCONNECTED_LIMIT_MS = 3000;
+
+/** How often the played position is brought up to date. */
+const POSITION_EVERY_MS = 40;
+
+/** The model looks about once a second; more pictures would be thrown away. */
+const CAMERA_FRAMES_PER_S = 2;
+const CAMERA_BITRATE = 250_000;
+
+/** Length of the browser's jitter buffer that is asked for; it grows by itself where the network needs it. */
+const JITTER_TARGET_MS = 20;
+
+/** Largest data channel message where the peers agreed on none. Source: RFC 8841 §6. */
+const DEFAULT_MESSAGE_BYTES = 65_536;
+
+/** @implements {Transport} */
+export class WebRtcTransport {
+  /**
+   * @param {TransportListener} listener
+   * @param {{ apiKey: string, microphone: MediaStreamTrack | null, loudspeaker: string, cameraTrack: boolean }} options
+   *   `cameraTrack`: whether the camera may be sent as a video track
+   */
+  constructor(listener, options) {
+    /** @type {"webrtc"} */
+    this.kind = "webrtc";
+    this.listener = listener;
+    this.options = options;
+    /** @type {RTCPeerConnection | null} */
+    this.peer = null;
+    /** @type {RTCDataChannel | null} */
+    this.channel = null;
+    /** @type {RTCRtpTransceiver | null} */
+    this.camera = null;
+    /** @type {RTCRtpTransceiver | null} */
+    this.audio = null;
+    this.call = "";
+    this.speaker = new Audio();
+    this.monitor = new Listener(0, (report) => {
+      if (report.type === "level") this.listener.onModelLevel(report.rms, performance.now());
+    });
+    this.clock = new PlayedClock();
+    /** @type {Map<string, string>} response id to item id, of the responses not yet heard to their end */
+    this.items = new Map();
+    this.ticker = 0;
+    this.lostTimer = 0;
+    /** @type {Counters | null} */
+    this.counters = null;
+    this.closed = false;
+  }
+
+  get maxMessageBytes() {
+    return this.peer?.sctp?.maxMessageSize ?? DEFAULT_MESSAGE_BYTES;
+  }
+
+  /**
+   * Connect. Resolves when the server has greeted over the data channel.
+   *
+   * @returns {Promise<void>}
+   * @throws {ConnectError}
+   */
+  async open() {
+    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+    const servers = await iceServers(this.options.apiKey, signal);
+    await this.monitor.prepare();
+    const peer = new RTCPeerConnection({ iceServers: servers });
+    this.peer = peer;
+    const channel = peer.createDataChannel("oai-events", { ordered: true });
+    this.channel = channel;
+    this.addMedia(peer);
+    peer.ontrack = (track) => this.play(track);
+    peer.onconnectionstatechange = () => this.connectionChanged(peer.connectionState);
+    const greeted = this.greeting(channel, signal);
+    // The offer may fail first; the greeting's own failure is then nobody's concern.
+    greeted.catch(() => {});
+    await this.negotiate(peer, signal);
+    await greeted;
+    this.ticker = window.setInterval(() => this.tick(), POSITION_EVERY_MS);
+  }
+
+  /** @param {RTCPeerConnection} peer */
+  addMedia(peer) {
+    const { microphone, cameraTrack } = this.options;
+    // Both directions even without a microphone, so that one can be plugged in later.
+    this.audio = peer.addTransceiver(microphone ?? "audio", { direction: "sendrecv", streams: [new MediaStream()] });
+    if (this.audio.receiver.jitterBufferTarget !== undefined) this.audio.receiver.jitterBufferTarget = JITTER_TARGET_MS;
+    if (!cameraTrack) return;
+    this.camera = peer.addTransceiver("video", {
+      direction: "sendonly",
+      sendEncodings: [{ maxFramerate: CAMERA_FRAMES_PER_S, maxBitrate: CAMERA_BITRATE }],
+    });
+  }
+
+  /**
+   * @param {RTCPeerConnection} peer
+   * @param {AbortSignal} signal
+   * @throws {ConnectError}
+   */
+  async negotiate(peer, signal) {
+    await peer.setLocalDescription(await peer.createOffer());
+    await gathered(peer);
+    const response = await request("/v1/realtime/calls", {
+      method: "POST",
+      headers: { "Content-Type": "application/sdp", ...authorization(this.options.apiKey) },
+      body: peer.localDescription?.sdp ?? "",
+      signal,
+    });
+    this.call = response.headers.get("Location") ?? "";
+    const sdp = await response.text();
+    if (this.closed) this.hangUp();
+    else await peer.setRemoteDescription({ type: "answer", sdp });
+  }
+
+  /**
+   * @param {RTCDataChannel} channel
+   * @param {AbortSignal} signal
+   * @returns {Promise<void>}
+   */
+  greeting(channel, signal) {
+    return new Promise((resolve, reject) => {
+      const fail = () => reject(new ConnectError(loss("media_path")));
+      signal.addEventListener("abort", fail, { once: true });
+      let greeted = false;
+      channel.onmessage = (message) => {
+        if (this.closed || typeof message.data !== "string") return;
+        const event = decodeServerEvent(message.data);
+        this.received(event);
+        if (event.type !== "session.created") return;
+        greeted = true;
+        signal.removeEventListener("abort", fail);
+        resolve();
+      };
+      channel.onclose = () => {
+        if (!greeted) fail();
+        else if (!this.closed) this.listener.onLoss(loss("network"));
+      };
+    });
+  }
+
+  /** @param {ClientEvent} event */
+  send(event) {
+    if (this.channel?.readyState === "open") this.channel.send(JSON.stringify(event));
+  }
+
+  /** @param {ServerEvent} event */
+  received(event) {
+    const now = performance.now();
+    switch (event.type) {
+      case "response.output_item.added":
+        this.items.set(event.response_id, event.item_id);
+        break;
+      case "output_audio_buffer.started":
+        this.clock.start(event.response_id, now);
+        break;
+      case "playback.position":
+        this.clock.correct(event.response_id, event.played_ms, now);
+        break;
+      case "output_audio_buffer.stopped":
+      case "output_audio_buffer.cleared":
+        this.clock.stop(now);
+        break;
+      default:
+    }
+    this.listener.onEvent(event);
+    this.reportPlayback(event);
+  }
+
+  /** @param {ServerEvent} event */
+  reportPlayback(event) {
+    if (event.type === "output_audio_buffer.started") this.listener.onPlayback("started", event.response_id);
+    if (event.type !== "output_audio_buffer.stopped" && event.type !== "output_audio_buffer.cleared") return;
+    this.items.delete(event.response_id);
+    this.listener.onPlayback(event.type === "output_audio_buffer.stopped" ? "stopped" : "cleared", event.response_id);
+  }
+
+  tick() {
+    if (!this.clock.running) return;
+    const item = this.items.get(this.clock.responseId);
+    if (item) this.listener.onPlayed(item, this.clock.playedMs(performance.now()));
+  }
+
+  /** @param {RTCTrackEvent} track */
+  play(track) {
+    if (track.track.kind !== "audio") return;
+    const stream = track.streams[0] ?? new MediaStream([track.track]);
+    this.speaker.srcObject = stream;
+    void this.setLoudspeaker(this.options.loudspeaker);
+    // A tab that lost the user's gesture may refuse; the person can press start again.
+    this.speaker.play().catch(() => this.listener.onLoss(loss("refused")));
+    this.monitor.listenTo(stream);
+  }
+
+  /** @param {RTCPeerConnectionState} state */
+  connectionChanged(state) {
+    window.clearTimeout(this.lostTimer);
+    if (this.closed) return;
+    if (state === "failed") this.listener.onLoss(loss("network"));
+    if (state === "disconnected") {
+      this.lostTimer = window.setTimeout(() => this.listener.onLoss(loss("network")), DISCONNECTED_LIMIT_MS);
+    }
+  }
+
+  /** Sound goes by the microphone's track. */
+  sendSamples() {}
+
+  get backlogBytes() {
+    return this.channel?.bufferedAmount ?? 0;
+  }
+
+  /** The server holds what has not been heard, and has dropped it already. */
+  flush() {}
+
+  /** The server lowers the voice before it sends it. */
+  duck() {}
+
+  /** @param {MediaStreamTrack | null} track */
+  async setMicrophone(track) {
+    await this.audio?.sender.replaceTrack(track);
+  }
+
+  /** @param {MediaStreamTrack | null} track */
+  async setCameraTrack(track) {
+    await this.camera?.sender.replaceTrack(track);
+    return this.camera !== null;
+  }
+
+  /** @param {string} deviceId "" for the default */
+  async setLoudspeaker(deviceId) {
+    if (deviceId !== (this.speaker.sinkId ?? "")) await this.speaker.setSinkId?.(deviceId);
+  }
+
+  /** @returns {Promise<Quality>} */
+  async quality() {
+    /** @type {Record<string, unknown>[]} */
+    const reports = [];
+    (await this.peer?.getStats())?.forEach((report) => reports.push(report));
+    const counters = readCounters(reports);
+    const share = this.counters ? lossBetween(this.counters, counters) : null;
+    this.counters = counters;
+    this.clock.delayMs = (counters.bufferDelayMs ?? 0) + (counters.rttMs ?? 0) / 2;
+    return {
+      kind: this.kind,
+      rttMs: counters.rttMs,
+      jitterMs: counters.jitterMs,
+      loss: share,
+      bufferedBytes: null,
+      underruns: null,
+    };
+  }
+
+  hangUp() {
+    if (!this.call) return;
+    // `keepalive` lets the request outlive the page, so that the place on the server is free at once.
+    void fetch(`${this.call}/hangup`, {
+      method: "POST",
+      keepalive: true,
+      headers: authorization(this.options.apiKey),
+    }).catch(() => {});
+    this.call = "";
+  }
+
+  close() {
+    if (this.closed) return;
+    this.closed = true;
+    window.clearInterval(this.ticker);
+    window.clearTimeout(this.lostTimer);
+    this.hangUp();
+    this.monitor.close();
+    this.speaker.pause();
+    this.speaker.srcObject = null;
+    this.channel?.close();
+    this.peer?.close();
+  }
+}
+
+/**
+ * @param {RTCPeerConnection} peer
+ * @returns {Promise<void>} when all candidates are known, or the limit has passed
+ */
+function gathered(peer) {
+  if (peer.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((resolve) => {
+    const limit = setTimeout(resolve, GATHER_LIMIT_MS);
+    peer.addEventListener("icegatheringstatechange", () => {
+      if (peer.iceGatheringState !== "complete") return;
+      clearTimeout(limit);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,241 @@
+/**
+ * The conversation over one WebSocket: samples as base64 both ways, played by a ring buffer whose position is exact.
+ *
+ * @import { ClientEvent, Quality, ServerEvent, Transport, TransportListener } from "./types.js"
+ * @import { PlaybackOrder, PlaybackReport } from "./playback_worklet.js"
+ * @import { Happening, Position } from "./playout_buffer.js"
+ */
+
+import { CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss, lossOfClose } from "./access.js";
+import { Player } from "./audio_nodes.js";
+import { decodeBase64, encodeBase64, toFloat } from "./pcm.js";
+import { decodeServerEvent, WIRE_RATE_HZ } from "./wire.js";
+
+/** The server is told how far playback is this often while sound plays. */
+const ACK_EVERY_MS = 200;
+
+/** A sign of life is asked for this often; its way there and back is the connection's delay. */
+const HEARTBEAT_EVERY_MS = 2000;
+
+/** A server that has answered before and is silent for this long is gone. */
+const SILENCE_LIMIT_MS = 6000;
+
+/** While it is not decided whether the person interrupts, the voice sounds this much softer (−15 dB). */
+const DUCKED_GAIN = 0.18;
+const DUCK_MS = 60;
+const RESTORE_MS = 120;
+
+/** Microphone audio is dropped rather than queued beyond this much unsent: about 4 s; the network has stalled. */
+const SEND_LIMIT_BYTES = 256 * 1024;
+
+/** @implements {Transport} */
+export class WebSocketTransport {
+  /**
+   * @param {TransportListener} listener
+   * @param {{ apiKey: string, loudspeaker: string }} options
+   */
+  constructor(listener, options) {
+    /** @type {"websocket"} */
+    this.kind = "websocket";
+    /** The server takes frames up to 16 MiB; a picture needs far less. */
+    this.maxMessageBytes = 1024 * 1024;
+    this.listener = listener;
+    this.options = options;
+    this.player = new Player();
+    /** @type {WebSocket | null} */
+    this.socket = null;
+    /** @type {AudioWorkletNode | null} */
+    this.speaker = null;
+    this.ackedAtMs = 0;
+    this.underruns = 0;
+    this.heartbeatAtMs = 0;
+    /** @type {number | null} */
+    this.rttMs = null;
+    this.heartbeat = 0;
+    this.closed = false;
+  }
+
+  /**
+   * Connect. Resolves when the server has greeted.
+   *
+   * @returns {Promise<void>}
+   * @throws {ConnectError}
+   */
+  async open() {
+    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+    // A browser does not say why a handshake failed; this request does.
+    await iceServers(this.options.apiKey, signal);
+    this.speaker = await this.player.prepare();
+    this.speaker.port.onmessage = (message) => this.reported(message.data);
+    if (this.options.loudspeaker) await this.player.setLoudspeaker(this.options.loudspeaker);
+    await this.connect(signal);
+    this.heartbeat = window.setInterval(() => this.beat(), HEARTBEAT_EVERY_MS);
+  }
+
+  /**
+   * @param {AbortSignal} signal
+   * @returns {Promise<void>}
+   */
+  connect(signal) {
+    const url = new URL("/v1/realtime", location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const protocols = ["realtime"];
+    if (this.options.apiKey) protocols.push(`openai-insecure-api-key.${this.options.apiKey}`);
+    const socket = new WebSocket(url, protocols);
+    this.socket = socket;
+    return new Promise((resolve, reject) => {
+      let greeted = false;
+      const fail = () => reject(new ConnectError(loss("network")));
+      signal.addEventListener("abort", fail, { once: true });
+      socket.onmessage = (message) => {
+        if (this.closed || typeof message.data !== "string") return;
+        const event = decodeServerEvent(message.data);
+        this.received(event);
+        if (event.type !== "session.created") return;
+        greeted = true;
+        signal.removeEventListener("abort", fail);
+        resolve();
+      };
+      socket.onclose = (close) => {
+        const why = lossOfClose(close.code, close.reason);
+        // The key was accepted a moment ago: a handshake that fails now has found no free place.
+        if (!greeted) reject(new ConnectError(close.code === 1006 ? loss("full") : why));
+        else if (!this.closed) this.listener.onLoss(why);
+      };
+    });
+  }
+
+  /** @param {ClientEvent} event */
+  send(event) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+  }
+
+  beat() {
+    const now = performance.now();
+    if (this.heartbeatAtMs > 0) {
+      // A socket whose peer has vanished stays "open" for minutes.
+      if (this.rttMs !== null && now - this.heartbeatAtMs > SILENCE_LIMIT_MS) this.listener.onLoss(loss("network"));
+      return;
+    }
+    this.heartbeatAtMs = now;
+    this.send({ type: "session.heartbeat" });
+  }
+
+  /** @param {Int16Array} samples */
+  sendSamples(samples) {
+    if (this.backlogBytes > SEND_LIMIT_BYTES) return;
+    this.send({ type: "input_audio_buffer.append", audio: encodeBase64(samples) });
+  }
+
+  get backlogBytes() {
+    return this.socket?.bufferedAmount ?? 0;
+  }
+
+  /** @param {ServerEvent} event */
+  received(event) {
+    if (event.type === "response.output_audio.delta") {
+      const samples = toFloat(decodeBase64(event.delta));
+      this.order({ type: "push", responseId: event.response_id, itemId: event.item_id, samples }, [samples.buffer]);
+    } else if (event.type === "response.done") {
+      this.order({ type: "end", responseId: event.response_id });
+    } else if (event.type === "session.heartbeat_ack") {
+      this.rttMs = performance.now() - this.heartbeatAtMs;
+      this.heartbeatAtMs = 0;
+    }
+    this.listener.onEvent(event);
+  }
+
+  /**
+   * @param {PlaybackOrder} order
+   * @param {Transferable[]} [transfer]
+   */
+  order(order, transfer = []) {
+    this.speaker?.port.postMessage(order, transfer);
+  }
+
+  /** @param {PlaybackReport} report */
+  reported(report) {
+    if (report.type === "flushed") {
+      this.flushed(report.position);
+      return;
+    }
+    for (const happening of report.happenings) this.happened(happening);
+    const now = performance.now();
+    this.listener.onModelLevel(report.rms, now);
+    if (!report.position) return;
+    const { itemId, responseId, playedMs } = this.heard(report.position);
+    this.listener.onPlayed(itemId, playedMs);
+    if (now - this.ackedAtMs < ACK_EVERY_MS) return;
+    this.ackedAtMs = now;
+    this.send({ type: "playback.ack", response_id: responseId, item_id: itemId, played_ms: playedMs });
+  }
+
+  /** @param {Happening} happening */
+  happened(happening) {
+    if (happening.kind === "underrun") this.underruns += 1;
+    else this.listener.onPlayback(happening.kind, happening.responseId);
+  }
+
+  /**
+   * @param {Position | null} position
+   */
+  flushed(position) {
+    if (!position) return;
+    const { itemId, responseId, playedMs } = this.heard(position);
+    this.send({ type: "conversation.item.truncate", item_id: itemId, content_index: 0, audio_end_ms: playedMs });
+    this.listener.onPlayed(itemId, playedMs);
+    this.listener.onPlayback("cleared", responseId);
+  }
+
+  /**
+   * @param {Position} position as the worklet counts
+   * @returns {{ itemId: string, responseId: string, playedMs: number }} as the ear does
+   */
+  heard(position) {
+    const renderedMs = (position.playedSamples / WIRE_RATE_HZ) * 1000;
+    const playedMs = Math.max(0, Math.round(renderedMs - this.player.latencyMs));
+    return { itemId: position.itemId, responseId: position.responseId, playedMs };
+  }
+
+  flush() {
+    this.order({ type: "flush", ticket: 0 });
+  }
+
+  /** @param {boolean} on */
+  duck(on) {
+    this.order({ type: "gain", gain: on ? DUCKED_GAIN : 1, rampMs: on ? DUCK_MS : RESTORE_MS });
+  }
+
+  /** Over a WebSocket sound goes by `sendSamples`. */
+  async setMicrophone() {}
+
+  /** Over a WebSocket the camera goes as stills, by `send`. */
+  async setCameraTrack() {
+    return false;
+  }
+
+  /** @param {string} deviceId */
+  async setLoudspeaker(deviceId) {
+    await this.player.setLoudspeaker(deviceId);
+  }
+
+  /** @returns {Promise<Quality>} */
+  async quality() {
+    return {
+      kind: this.kind,
+      rttMs: this.rttMs,
+      jitterMs: null,
+      loss: null,
+      bufferedBytes: this.backlogBytes,
+      underruns: this.underruns,
+    };
+  }
+
+  close() {
+    if (this.closed) return;
+    this.closed = true;
+    window.clearInterval(this.heartbeat);
+    this.player.close();
+    this.socket?.close(1000);
+  }
+}
