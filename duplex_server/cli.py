@@ -10,17 +10,18 @@ from pathlib import Path
 
 from duplex_server import __version__
 from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, render
-from duplex_server.errors import ConfigError
+from duplex_server.errors import ConfigError, ModelLoadError
 from duplex_server.types import InterruptionPolicy
 
 __all__ = ["command_line", "main"]
 
+EXIT_NO_MODEL = 1
 EXIT_BAD_SETTING = 2
 """As argparse exits for a flag that it does not know."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command and return the exit status; 2 for a setting that cannot be used.
+    """Carry out one command and return the exit status: 2 for a setting that cannot be used, 1 for a model.
 
     Args:
         arguments: the words after the program's name; None: those it was started with.
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"duplex-server: {error}", file=sys.stderr)
         return EXIT_BAD_SETTING
+    except ModelLoadError as error:
+        print(f"duplex-server: The model was not loaded: {error}", file=sys.stderr)
+        return EXIT_NO_MODEL
     return 0
 
 

@@ -70,6 +70,13 @@ def test_help_of_serve_explains_every_setting(
         assert field.meaning in printed
 
 
+def test_a_model_that_cannot_be_imported_ends_with_status_1_and_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "0", "--model-workers", "1", "--model", "nowhere.module:build"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("duplex-server: The model was not loaded")
+    assert "nowhere" in last
+
+
 def test_a_bad_setting_in_the_environment_leaves_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "duplex_server", "serve"],
