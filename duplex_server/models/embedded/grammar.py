@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from duplex_server.models.embedded.pattern import Match, Slot, Tree, expand
+from duplex_server.models.embedded.stories import TOPICS
 
 __all__ = [
     "FORMS",
@@ -142,7 +143,6 @@ WORDS = (
 
 _GLUE = "a and are in is like my not on the very we you"
 
-TOPICS = ("a lighthouse", "a robot", "the moon")
 
 _TYPED_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
 

@@ -53,7 +53,7 @@ _IDLE_PAIRS = 4
 _EDIT_WEIGHT, _LENGTH_WEIGHT, _THRESHOLD = 8.0, 1.5, -6.0
 """Weights of the rejection score, and where it becomes an acceptance. Source: benchmarks/embedded_accuracy.py."""
 
-_VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
+_VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
 _CLASSES = tuple(
     frozenset(group.split()) for group in ("P B T D K G", "F V TH DH S Z SH ZH HH CH JH", "M N NG", "L R W Y")
 )
