@@ -93,10 +93,8 @@ def _invalid(text: str | bytes, problem: str) -> InvalidEvent:
     """Build the error for JSON that is not an event, from msgspec's words."""
     try:
         envelope = _envelope_decoder.decode(text)
-    except (ValueError, RecursionError):
-        if problem.startswith("Expected `object`"):
-            return InvalidEvent("An event must be a JSON object.", code="invalid_json")
-        envelope = _Envelope()
+    except (ValueError, RecursionError):  # not an object, or broken behind the field at fault
+        return InvalidEvent("An event must be one whole JSON object.", code="invalid_json")
     event_id = envelope.event_id
     if not isinstance(event_id, str) or len(event_id) > MAX_EVENT_ID_CHARS:
         event_id = None

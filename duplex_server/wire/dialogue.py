@@ -210,12 +210,19 @@ class Dialogue:
         return [] if self._closed else [*self._responses.playback(turn, state)]
 
     def overlap(self, action: str, reason: str, at_ms: int) -> list[ServerEvent]:
-        """Tell what was made of speech over the model's voice (group ``overlap``)."""
-        if not self._wants("overlap"):
-            return []
-        policy = self.turn_taking.policy.value
-        event_id = self._ids.event()
-        return [s.OverlapDecision(event_id=event_id, policy=policy, action=action, reason=reason, audio_start_ms=at_ms)]
+        """Tell what was made of speech over the model's voice (group ``overlap``).
+
+        On ``ignore`` the user item of what was understood meanwhile follows: no interruption will bring one.
+        """
+        events: list[ServerEvent] = []
+        if self._wants("overlap"):
+            event_id, policy = self._ids.event(), self.turn_taking.policy.value
+            events.append(
+                s.OverlapDecision(event_id=event_id, policy=policy, action=action, reason=reason, audio_start_ms=at_ms)
+            )
+        if action == "ignore" and not self._closed and self._state.transcribes:
+            events += self._user.release()
+        return events
 
     def playback_position(self, turn: int, played_ms: int, sent_ms: int, generated_ms: int) -> list[ServerEvent]:
         """Tell how far the open response has come (group ``playback``)."""
@@ -358,11 +365,9 @@ class Dialogue:
         return Reply([*acknowledged])
 
     def _close(self, event: c.SessionClose) -> Reply:
-        events = self._finish(Outcome.CANCELLED, self._responses.generated_ms)
-        reason = event.reason or "client"
-        events.append(s.SessionClosed(event_id=self._ids.event(), reason=reason))
+        events, reason = self._finish(Outcome.CANCELLED, self._responses.generated_ms), event.reason or "client"
         self._closed = True
-        return Reply(events, [CloseSession(reason)])
+        return Reply([*events, s.SessionClosed(event_id=self._ids.event(), reason=reason)], [CloseSession(reason)])
 
     def _current(self, turn: int) -> ResponseStream | None:
         return None if self._closed else self._responses.current(turn)

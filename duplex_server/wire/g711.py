@@ -94,8 +94,9 @@ class Decimator:
     def __init__(self) -> None:
         position = np.arange(self.TAPS) - self.TAPS // 2
         taps = 2 * self._CUTOFF * np.sinc(2 * self._CUTOFF * position) * np.blackman(self.TAPS)
-        self._taps = (taps / taps.sum()).astype(np.float32)
-        self._tail = np.zeros(self.TAPS - 1, np.float32)
+        # float64, so that the last bit of a coded sample does not depend on how a machine sums.
+        self._taps = taps / taps.sum()
+        self._tail = np.zeros(self.TAPS - 1, np.float64)
 
     def push(self, pcm: Pcm) -> Pcm:
         """Filter the next samples and keep every third.

@@ -127,7 +127,7 @@ of_model = st.one_of(
 others = st.one_of(
     _call("begin_response", TURNS),
     _call("no_response"),
-    _call("overlap", st.just("hold"), st.just("onset"), MS),
+    _call("overlap", st.sampled_from(["hold", "ignore", "interrupt"]), st.just("onset"), MS),
     _call("playback_position", TURNS, MS, MS, MS),
     _call("closing", st.just("timeout"), st.just(1000)),
     _call("refuse", st.builds(InvalidEvent, st.just("No."))),

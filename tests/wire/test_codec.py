@@ -30,7 +30,20 @@ def _refusal(text: str | bytes, **limits: int) -> InvalidEvent:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "nonsense", "[1]", "42", "null", '"text"', "\ufeff{}", '{"type":"barge_in"} x', b"\xff\xfe", "\ud800"],
+    [
+        "",
+        "{",
+        "nonsense",
+        '{"type":"nonsense"',
+        "[1]",
+        "42",
+        "null",
+        '"text"',
+        "\ufeff{}",
+        '{"type":"barge_in"} x',
+        b"\xff\xfe",
+        "\ud800",
+    ],
 )
 def test_what_is_not_a_json_object_is_invalid_json(text: str | bytes) -> None:
     refusal = _refusal(text)

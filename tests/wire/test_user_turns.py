@@ -98,7 +98,21 @@ def test_what_is_heard_over_the_models_voice_waits_for_the_verdict() -> None:
     check(driver.sent, media_track=False)
 
 
-def test_a_backchannel_becomes_an_item_after_the_response() -> None:
+def test_a_backchannel_becomes_an_item_when_it_is_ignored() -> None:
+    driver = WireDriver()
+    driver.speak()
+    driver.tell(driver.dialogue.overlap("hold", "onset", 600))
+    assert _hear(driver, "uh-huh") == []
+    ignored = driver.tell(driver.dialogue.overlap("ignore", "backchannel", 600))
+    assert types_of(ignored)[0] == "input_audio_buffer.committed"
+    assert ignored[-1]["transcript"] == "uh-huh"
+    driver.tell(driver.dialogue.speech_started(1600))
+    _hear(driver, "stop")
+    assert driver.tell(driver.dialogue.speech_stopped(2100))[-1]["transcript"] == "stop"
+    check(driver.sent, media_track=False, all_ended=False)
+
+
+def test_what_nobody_judged_becomes_an_item_after_the_response() -> None:
     driver = WireDriver()
     driver.speak()
     assert _hear(driver, "uh-huh") == []
