@@ -94,11 +94,9 @@ def test_a_picture_is_turned_upright(kind: str, orientation: int) -> None:
         4: upright[::-1],
         5: upright.transpose(1, 0, 2),
         6: np.rot90(upright, 1),
-        7: np.rot90(upright, 1)[::-1],
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(upright, -1),
     }[orientation]
-    if orientation == 7:
-        stored = upright[::-1, ::-1].transpose(1, 0, 2)
     whole = encoded(Image.fromarray(stored), kind, exif=with_orientation(orientation), quality=95)
     decoded = decode_image(whole, **LIMITS)
     assert decoded.shape == upright.shape
@@ -168,6 +166,15 @@ def test_compressed_notes_that_unpack_to_too_much_are_refused_or_left_out(compre
 def test_what_is_not_a_whole_picture_is_refused(broken: bytes) -> None:
     with pytest.raises(MediaError):
         decode_image(broken, **LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_cut_anywhere_is_refused(kind: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (200, 300, 3), np.uint8)
+    whole = encoded(Image.fromarray(noise), kind)
+    for share in np.linspace(0, 0.95, 20):
+        with pytest.raises(MediaError):
+            decode_image(whole[: int(share * len(whole))], **LIMITS)
 
 
 WHOLE = [encoded(picture(40, 30), kind, exif=with_orientation(6)) for kind in ("JPEG", "PNG", "WEBP")]
