@@ -96,7 +96,7 @@ class Decimator:
         taps = 2 * self._CUTOFF * np.sinc(2 * self._CUTOFF * position) * np.blackman(self.TAPS)
         # float64, so that the last bit of a coded sample does not depend on how a machine sums.
         self._taps = taps / taps.sum()
-        self._tail = np.zeros(self.TAPS - 1, np.float64)
+        self._tail: npt.NDArray[np.float64] = np.zeros(self.TAPS - 1, np.float64)
 
     def push(self, pcm: Pcm) -> Pcm:
         """Filter the next samples and keep every third.
@@ -107,7 +107,7 @@ class Decimator:
         Returns:
             float32 at 8 kHz, as many samples as are complete by now.
         """
-        joined = np.concatenate((self._tail, pcm))
+        joined: npt.NDArray[np.float64] = np.concatenate((self._tail, pcm.astype(np.float64)))
         n_ready = max(0, (len(joined) - self.TAPS) // self.FACTOR + 1)
         if n_ready == 0:
             self._tail = joined
