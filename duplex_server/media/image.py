@@ -1,6 +1,6 @@
 """Camera pictures: from JPEG, PNG or WebP bytes that nobody vouches for to small RGB arrays.
 
-Pillow does it all, JPEG at a fraction of its size by its draft mode: 1 ms for 448 x 336 pixels, 26 ms for 12 megapixels.
+Pillow does it all, JPEG at a fraction of its size by its draft mode: 1 ms for 448 × 336 pixels, 26 ms for 12 million.
 simplejpeg takes nine tenths of that, which is no reason for another decoder.
 
 Knows nothing about events or sessions. Both functions take milliseconds of one core: call them off the event loop.
