@@ -479,6 +479,8 @@ class Session:
     async def _finish(self) -> None:
         """Close the transport, which ends :meth:`_read` and with it the session."""
         if self._end_reason in ("client", "model"):
+            if self._end_reason == "model":  # or the peer would take it for a lost connection and come back
+                self._send(self._dialogue.closing("model", 0))
             await self._transport.close()
             return
         minutes = self._limits.session_max_s / 60
