@@ -35,6 +35,9 @@ LOOPBACK = "127.0.0.1"
 RESTART_TIMEOUT_S = 15.0
 """How long a new path is looked for before the old one is kept."""
 
+OLD_PATH_LINGERS_S = 2.0
+"""How long the old path is kept for what is still under way on it, and for a peer that moves later than we."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 _JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
@@ -168,9 +171,11 @@ class IceRestart:
                 await self._new.connect()
             self._move(spawn)
             moved = True
-            await _close_quietly(self._old)
+            await asyncio.sleep(OLD_PATH_LINGERS_S)
         finally:
-            if not moved:
+            if moved:
+                await _close_quietly(self._old)
+            else:
                 await self.abandon()
 
     async def abandon(self) -> None:

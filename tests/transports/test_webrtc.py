@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from aiortc import RTCIceTransport
 
 from duplex_server.config import Settings
 from duplex_server.session.transport import MediaAudio, Transport
-from duplex_server.transports import webrtc
+from duplex_server.transports import rtc_internals, webrtc
+from duplex_server.transports.rtc_internals import IceRestart, ice_transport
 from duplex_server.wire.events import SessionHeartbeatAck, SessionUpdate
 from tests.transports.calling import Camera, Client, Tone, calling
 from tests.transports.serving import FakeManager, Served, answer_heartbeats, serving
@@ -154,15 +157,12 @@ def test_the_answer_holds_what_browsers_need() -> None:
     run(scenario)
 
 
-def test_a_camera_is_looked_at_twice_a_second_at_most() -> None:
+def test_a_camera_is_seen_in_its_colours() -> None:
     async def scenario(served: Served) -> None:
-        manager, loop = served.manager, asyncio.get_running_loop()
+        manager = served.manager
         async with calling(served, Tone(), Camera((200, 30, 30))) as client:
             await client.connect()
-            await manager.until(lambda: len(manager.pictures) >= 1)
-            first_s = loop.time()
-            await manager.until(lambda: len(manager.pictures) >= 4)
-            assert loop.time() - first_s > 1.0  # three more pictures take at least a second and a half
+            await manager.until(lambda: len(manager.pictures) >= 2)
         picture = manager.pictures[0].rgb
         assert picture.shape == (240, 320, 3)
         assert np.abs(picture.mean(axis=(0, 1)) - [200, 30, 30]).max() < 12
@@ -208,6 +208,64 @@ def test_a_camera_can_be_added_to_a_call_that_stands() -> None:
             assert response.status_code == 200
             await client.accept(response.text)
             await served.manager.until(lambda: bool(served.manager.pictures))
+            await client.heartbeat()
+
+    run(scenario)
+
+
+def test_a_call_moves_to_another_network_path_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client gives up the sockets that carried the call; DTLS and everything above it stay."""
+    monkeypatch.setattr(rtc_internals, "OLD_PATH_LINGERS_S", 0.3)
+
+    async def scenario(served: Served) -> None:
+        manager = served.manager
+        async with calling(served) as client:
+            await client.connect()
+            path = ice_transport(client.connection)
+            assert path is not None
+            before = ports_of(path)
+            restart = IceRestart(path, lambda: None)
+            await restart.prepare()
+            response = await client.renegotiate()
+            assert response.status_code == 200
+            await client.accept(response.text)
+            remote = dict(re.findall(r"a=(ice-ufrag|ice-pwd):(\S+)", response.text))
+            async with asyncio.TaskGroup() as tasks:
+                await restart.complete(remote["ice-ufrag"], remote["ice-pwd"], tasks.create_task)
+                assert not before & ports_of(path)
+                n_heard = len(manager.audio)
+                await client.heartbeat()
+                await manager.until(lambda: len(manager.audio) > n_heard + 25)
+                client.send({"type": "session.heartbeat"})
+                await client.connection.close()  # the new monitor lives in this group, and ends with it
+        audio = manager.audio
+        assert all(one.position_samples + 320 == two.position_samples for one, two in itertools.pairwise(audio))
+
+    run(scenario)
+
+
+def ports_of(path: RTCIceTransport) -> set[int]:
+    return {candidate.port for candidate in path.iceGatherer.getLocalCandidates()}
+
+
+def test_a_new_path_that_leads_nowhere_leaves_the_call_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtc_internals, "RESTART_TIMEOUT_S", 0.5)
+
+    def with_other_credentials(sdp: str) -> str:
+        return re.sub(r"a=ice-(ufrag|pwd):\S+", lambda m: f"a=ice-{m[1]}:" + "nobody" * 4, sdp)
+
+    async def scenario(served: Served) -> None:
+        async with calling(served) as client:
+            await client.connect()
+            (transport,) = served.manager.transports
+            assert isinstance(transport, webrtc.WebRtcTransport)
+            path = ice_transport(transport._connection)
+            assert path is not None
+            before = ports_of(path)
+            assert (await client.renegotiate(with_other_credentials)).status_code == 200
+            assert ports_of(path) != before
+            while ports_of(path) != before:  # noqa: ASYNC110 - nothing tells when it is given up
+                await asyncio.sleep(0.05)
             await client.heartbeat()
 
     run(scenario)
