@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.speech import RATE_HZ, at_level
 from duplex_server.types import Pcm
 
-__all__ = ["EchoPath", "babble", "cough", "far_away", "hum", "keyboard", "pink", "white"]
+__all__ = ["EchoPath", "at_intervals", "babble", "cough", "far_away", "hum", "keyboard", "pink", "white"]
 
 
 def _at_rms_db(pcm: Pcm, level_db: float) -> Pcm:
@@ -141,3 +141,15 @@ class EchoPath:
         source[offset : offset + len(known)] = known
         echo: Pcm = np.convolve(source, self._response, "valid").astype(np.float32, copy=False)
         return echo
+
+
+def at_intervals(clips: Sequence[Pcm], duration_s: float, every_s: float, seed: int = 0) -> Pcm:
+    """Return the clips in turn, each at a random moment of its own interval, until the time is over."""
+    dice = np.random.default_rng(seed)
+    track = np.zeros(round(duration_s * RATE_HZ), np.float32)
+    for n in range(int(duration_s / every_s)):
+        clip = clips[n % len(clips)]
+        start = round((n + dice.uniform(0, 0.5)) * every_s * RATE_HZ)
+        end = min(len(track), start + len(clip))
+        track[start:end] += clip[: end - start]
+    return track

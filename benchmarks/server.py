@@ -1,0 +1,102 @@
+"""A server to be measured: one that runs already, or one started here as a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+import psutil
+
+__all__ = ["ServerDied", "Usage", "free_port", "running", "usage"]
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 20.0
+
+
+class ServerDied(Exception):
+    """The server did not start, or ended by itself; the message holds what it printed last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process and all its children have used."""
+
+    cpu_s: dict[str, float]
+    """CPU seconds by process: the server's own as ``server``, its children by what they run."""
+    memory_bytes: int
+    """Proportional set size: memory that several of the processes share is counted once."""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(program: Sequence[str], flags: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """Start a server on a free port and stop it at the end of the block; yields its address and its process.
+
+    Args:
+        program: what starts a server: ``["-m", "duplex_server", "serve"]``, run by this interpreter.
+        flags: more words for its command line.
+
+    Raises:
+        ServerDied: it did not get ready.
+    """
+    port = free_port()
+    command = [sys.executable, *program, "--port", str(port), "--log-level", "warning", *flags]
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said) as process:
+        try:
+            _await_ready(process, url, said)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _await_ready(process: subprocess.Popen[bytes], url: str, said: TextIO) -> None:
+    give_up_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < give_up_s:
+        if process.poll() is not None:
+            said.seek(0)
+            raise ServerDied(f"the server ended with status {process.returncode}:\n{said.read()[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise ServerDied(f"the server was not ready within {_START_TIMEOUT_S:.0f} s")
+
+
+def usage(server: psutil.Process) -> Usage:
+    """Return what a server and its children have used until now."""
+    cpu_s: dict[str, float] = {}
+    memory_bytes = 0
+    for process in [server, *server.children(recursive=True)]:
+        times = process.cpu_times()
+        name = "server" if process.pid == server.pid else _role(process)
+        cpu_s[name] = cpu_s.get(name, 0.0) + times.user + times.system
+        memory_bytes += process.memory_full_info().pss
+    return Usage(cpu_s, memory_bytes)
+
+
+def _role(process: psutil.Process) -> str:
+    words = " ".join(process.cmdline())
+    if "espeak" in words:
+        return "voice"
+    return "tracker" if "resource_tracker" in words else "model"
