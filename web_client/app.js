@@ -145,6 +145,7 @@ export class App {
     try {
       await this.openMicrophone();
       if (attempt !== this.attempt) return this.releaseIfIdle();
+      this.microphone.giveSamples(this.state.kind === "websocket");
       const transport = this.makeTransport(attempt);
       this.transport = transport;
       await transport.open();
@@ -193,6 +194,9 @@ export class App {
       },
       onLoss: (why) => {
         if (current()) this.dispatch({ type: "lost", loss: why });
+      },
+      onStall: (on) => {
+        if (current()) this.dispatch({ type: "stalled", on });
       },
       onPlayback: (what, responseId) => {
         if (current()) this.playback(what, responseId);

@@ -3,7 +3,7 @@
  *
  * Knows nothing about the protocol.
  *
- * @import { CaptureReport } from "./capture_worklet.js"
+ * @import { CaptureOrder, CaptureReport } from "./capture_worklet.js"
  */
 
 import { CAPTURE_PROCESSOR, PLAYBACK_PROCESSOR } from "./worklet_names.js";
@@ -19,15 +19,11 @@ function makeContext(rateHz) {
   return new AudioContext({ latencyHint: "interactive", ...(rateHz ? { sampleRate: rateHz } : {}) });
 }
 
-/** Listens to one stream; reports loudness, and samples where asked to. */
+/** Listens to one stream; reports loudness, and samples while asked to. */
 export class Listener {
-  /**
-   * @param {number} chunkMs length of the pieces of samples that are wanted; 0: none
-   * @param {(report: CaptureReport) => void} report
-   */
-  constructor(chunkMs, report) {
+  /** @param {(report: CaptureReport) => void} report */
+  constructor(report) {
     this.context = makeContext();
-    this.chunkMs = chunkMs;
     this.report = report;
     /** @type {MediaStreamAudioSourceNode | null} */
     this.source = null;
@@ -40,10 +36,14 @@ export class Listener {
     this.node = new AudioWorkletNode(this.context, CAPTURE_PROCESSOR, {
       numberOfInputs: 1,
       numberOfOutputs: 0,
-      processorOptions: { chunkMs: this.chunkMs },
     });
     this.node.port.onmessage = (message) => this.report(message.data);
     await this.context.resume();
+  }
+
+  /** @param {CaptureOrder} order */
+  order(order) {
+    this.node?.port.postMessage(order);
   }
 
   /** @param {MediaStream | null} stream */

@@ -1,9 +1,9 @@
 /**
- * Listens to one audio input: reports the loudness of every 20 ms and, where asked to, the samples for the wire.
+ * Listens to one audio input: reports the loudness of every 20 ms and, while asked to, the samples for the wire.
  *
- * Runs in the audio thread. The samples leave at `WIRE_RATE_HZ` in pieces of `chunkMs`, as Int16Array.
+ * Runs in the audio thread. The samples leave at `WIRE_RATE_HZ` in pieces of `CHUNK_MS`, as Int16Array.
  *
- * @typedef {{ chunkMs: number }} CaptureOptions `chunkMs` 0: loudness only
+ * @typedef {{ samples: boolean }} CaptureOrder whether samples are wanted from now on; at first they are not
  * @typedef {{ type: "level", rms: number } | { type: "chunk", samples: Int16Array }} CaptureReport
  */
 
@@ -12,15 +12,24 @@ import { StreamResampler } from "./resample.js";
 import { WIRE_RATE_HZ } from "./wire.js";
 import { CAPTURE_PROCESSOR, SLICE_MS } from "./worklet_names.js";
 
+/** Length of the pieces in which samples are handed out: the server's clock ticks every 20 ms; two halve the messages. */
+const CHUNK_MS = 40;
+
 class CaptureProcessor extends AudioWorkletProcessor {
-  /** @param {AudioWorkletNodeOptions} options */
-  constructor(options) {
+  constructor() {
     super();
-    const { chunkMs } = /** @type {CaptureOptions} */ (options.processorOptions);
     this.slice = new Float32Array(Math.round((sampleRate * SLICE_MS) / 1000));
     this.sliceFill = 0;
-    this.resampler = chunkMs > 0 ? new StreamResampler(sampleRate, WIRE_RATE_HZ) : null;
-    this.chunk = new Float32Array(Math.round((WIRE_RATE_HZ * chunkMs) / 1000));
+    /** @type {StreamResampler | null} only while samples are wanted */
+    this.resampler = null;
+    this.chunk = new Float32Array((WIRE_RATE_HZ * CHUNK_MS) / 1000);
+    this.chunkFill = 0;
+    this.port.onmessage = (message) => this.obey(message.data);
+  }
+
+  /** @param {CaptureOrder} order */
+  obey(order) {
+    this.resampler = order.samples ? new StreamResampler(sampleRate, WIRE_RATE_HZ) : null;
     this.chunkFill = 0;
   }
 

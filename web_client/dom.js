@@ -23,9 +23,11 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
 /** @returns {boolean} whether the person asked for less movement */
 export function reducedMotion() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return calm.matches;
 }
 
 /**

@@ -10,7 +10,7 @@
 import { App } from "./app.js";
 import { CaptionsView } from "./captions_view.js";
 import { listDevices } from "./devices.js";
-import { find, setText } from "./dom.js";
+import { find, reducedMotion, setText } from "./dom.js";
 import { applyLanguage, bestLanguage, translate } from "./i18n.js";
 import { loadApiKey, loadPreferences, saveApiKey, savePreferences } from "./preferences.js";
 import { makeProbe } from "./probe.js";
@@ -25,8 +25,13 @@ import { VitalsView } from "./vitals_view.js";
 /** A new suggestion is shown this often while the page listens. */
 const EXAMPLE_EVERY_MS = 6000;
 
-/** Time between two pictures while nothing happens; a resting page should not warm the device. */
-const RESTING_FRAME_MS = 50;
+/** Time between two pictures: voices move smoothly at 30 a second, and a page should not warm the device; less while
+ * nothing happens ... */
+const FRAME_MS = 32;
+const RESTING_FRAME_MS = 60;
+
+/** ... and where less movement is asked for, a few steps a second are enough. */
+const CALM_FRAME_MS = 100;
 
 /** @type {Preferences} */
 const preferences = loadPreferences();
@@ -252,7 +257,8 @@ function showState(nowMs) {
 function draw(nowMs) {
   requestAnimationFrame(draw);
   const resting = app.state.phase === "idle" || app.state.phase === "failed";
-  if (resting && !changed && nowMs - drawnAtMs < RESTING_FRAME_MS) return;
+  const pause_ms = reducedMotion() ? CALM_FRAME_MS : resting ? RESTING_FRAME_MS : FRAME_MS;
+  if (nowMs - drawnAtMs < pause_ms) return;
   drawnAtMs = nowMs;
   if (resting) for (const side of Object.values(app.levels)) side.rest();
   if (changed || app.state.phase === "reconnecting") {

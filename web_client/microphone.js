@@ -7,9 +7,6 @@
 import { Listener } from "./audio_nodes.js";
 import { openDevice } from "./devices.js";
 
-/** Length of the pieces in which samples are handed out: the server's clock ticks every 20 ms; two halve the messages. */
-const CHUNK_MS = 40;
-
 export class Microphone {
   /**
    * @param {{ onReport: (report: CaptureReport) => void, onGone: () => void }} listener
@@ -36,7 +33,7 @@ export class Microphone {
     track.enabled = this.open;
     track.onended = () => this.listener.onGone();
     if (!this.ear) {
-      this.ear = new Listener(CHUNK_MS, (report) => this.listener.onReport(report));
+      this.ear = new Listener((report) => this.listener.onReport(report));
       await this.ear.prepare();
     }
     this.ear.listenTo(new MediaStream([track]));
@@ -51,6 +48,11 @@ export class Microphone {
   setOpen(open) {
     this.open = open;
     if (this.track) this.track.enabled = open;
+  }
+
+  /** @param {boolean} wanted whether the samples are to be reported, not only their loudness */
+  giveSamples(wanted) {
+    this.ear?.order({ samples: wanted });
   }
 
   release() {

@@ -8,6 +8,7 @@
  * @import { SessionState } from "./session_state.js"
  *
  * @typedef {{ type: "start" } | { type: "stop" } | { type: "opened" } | { type: "lost", loss: Loss }
+ *   | { type: "stalled", on: boolean }
  *   | { type: "online" } | { type: "server", event: ServerEvent }
  *   | { type: "playback", state: "started" | "stopped" | "cleared", responseId: string }
  *   | { type: "timer", name: TimerName } | { type: "kind", kind: TransportKind } | { type: "policy", policy: Policy }
@@ -64,6 +65,8 @@ export function step(state, input) {
       return opened(state);
     case "lost":
       return lost(state, input.loss);
+    case "stalled":
+      return { state: { ...state, stalled: input.on }, effects: [] };
     case "online":
       return state.phase === "reconnecting" ? retry({ ...state, attempt: 0 }) : unchanged(state);
     case "server":
@@ -277,7 +280,7 @@ function playback(state, what, responseId) {
  * What the person asked for.
  *
  * @param {SessionState} state
- * @param {Exclude<Input, { type: "start" | "stop" | "opened" | "lost" | "online" | "server" | "playback" | "timer" }>} input
+ * @param {Exclude<Input, { type: "start" | "stop" | "opened" | "lost" | "stalled" | "online" | "server" | "playback" | "timer" }>} input
  * @returns {{ state: SessionState, effects: Effect[] }}
  */
 function asked(state, input) {

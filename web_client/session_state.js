@@ -25,6 +25,7 @@
  * @property {number} attempt how often the connection was tried since it was last open
  * @property {boolean} wasOpen the conversation had begun before the connection was lost
  * @property {Loss | null} loss why the page is reconnecting, has failed, or went back to idle
+ * @property {boolean} stalled nothing gets through at the moment
  * @property {string} leaving reason the server gave for the close it announced, or ""
  */
 
@@ -57,6 +58,7 @@ export const BETWEEN_SESSIONS = Object.freeze({
   response: null,
   audible: "",
   interrupted: false,
+  stalled: false,
   leaving: "",
 });
 
@@ -74,6 +76,7 @@ export function viewOf(state) {
     case "reconnecting":
       return state.phase;
     case "live":
+      if (state.stalled) return "reconnecting";
       if (state.interrupted) return "interrupted";
       if (state.audible) return "speaking";
       if (state.userSpeaking || state.talking) return "hearing";

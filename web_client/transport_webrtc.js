@@ -11,11 +11,18 @@ import { PlayedClock } from "./played_clock.js";
 import { lossBetween, readCounters } from "./quality.js";
 import { decodeServerEvent } from "./wire.js";
 
+/** Where calls are made. */
+const CALLS = "/v1/realtime/calls";
+
 /** The offer is sent after this even if a network interface has not answered by then. */
 const GATHER_LIMIT_MS = 1500;
 
-/** A connection that is "disconnected" this long is given up; shorter gaps heal by themselves. */
-const DISCONNECTED_LIMIT_MS = 3000;
+/** A connection that is "disconnected" may heal by itself for this long; then another network path is looked for ... */
+const HEAL_AFTER_MS = 1200;
+/** ... this often ... */
+const HEAL_EVERY_MS = 2500;
+/** ... and for this long. The server gives a silent peer up after 8 s. */
+const HEAL_LIMIT_MS = 8000;
 
 /** How often the played position is brought up to date. */
 const POSITION_EVERY_MS = 40;
@@ -51,15 +58,17 @@ export class WebRtcTransport {
     /** @type {RTCRtpTransceiver | null} */
     this.audio = null;
     this.call = "";
+    this.greeted = false;
     this.speaker = new Audio();
-    this.monitor = new Listener(0, (report) => {
+    this.monitor = new Listener((report) => {
       if (report.type === "level") this.listener.onModelLevel(report.rms, performance.now());
     });
     this.clock = new PlayedClock();
     /** @type {Map<string, string>} response id to item id, of the responses not yet heard to their end */
     this.items = new Map();
     this.ticker = 0;
-    this.lostTimer = 0;
+    this.healTimer = 0;
+    this.stalledAtMs = 0;
     /** @type {Counters | null} */
     this.counters = null;
     this.closed = false;
@@ -115,16 +124,27 @@ export class WebRtcTransport {
   async negotiate(peer, signal) {
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
-    const response = await request("/v1/realtime/calls", {
+    const sdp = await this.offer(peer, CALLS, signal);
+    if (this.closed) this.hangUp();
+    else await peer.setRemoteDescription({ type: "answer", sdp });
+  }
+
+  /**
+   * @param {RTCPeerConnection} peer
+   * @param {string} path where calls are made, or the call that this is about
+   * @param {AbortSignal} signal
+   * @returns {Promise<string>} the answer
+   * @throws {ConnectError}
+   */
+  async offer(peer, path, signal) {
+    const response = await request(path, {
       method: "POST",
       headers: { "Content-Type": "application/sdp", ...authorization(this.options.apiKey) },
       body: peer.localDescription?.sdp ?? "",
       signal,
     });
-    this.call = response.headers.get("Location") ?? "";
-    const sdp = await response.text();
-    if (this.closed) this.hangUp();
-    else await peer.setRemoteDescription({ type: "answer", sdp });
+    this.call = response.headers.get("Location") ?? this.call;
+    return response.text();
   }
 
   /**
@@ -136,18 +156,20 @@ export class WebRtcTransport {
     return new Promise((resolve, reject) => {
       const fail = () => reject(new ConnectError(loss("media_path")));
       signal.addEventListener("abort", fail, { once: true });
-      let greeted = false;
+      this.peer?.addEventListener("connectionstatechange", () => {
+        if (this.peer?.connectionState === "failed") fail();
+      });
       channel.onmessage = (message) => {
         if (this.closed || typeof message.data !== "string") return;
         const event = decodeServerEvent(message.data);
         this.received(event);
         if (event.type !== "session.created") return;
-        greeted = true;
+        this.greeted = true;
         signal.removeEventListener("abort", fail);
         resolve();
       };
       channel.onclose = () => {
-        if (!greeted) fail();
+        if (!this.greeted) fail();
         else if (!this.closed) this.listener.onLoss(loss("network"));
       };
     });
@@ -208,12 +230,38 @@ export class WebRtcTransport {
 
   /** @param {RTCPeerConnectionState} state */
   connectionChanged(state) {
-    window.clearTimeout(this.lostTimer);
-    if (this.closed) return;
-    if (state === "failed") this.listener.onLoss(loss("network"));
-    if (state === "disconnected") {
-      this.lostTimer = window.setTimeout(() => this.listener.onLoss(loss("network")), DISCONNECTED_LIMIT_MS);
+    window.clearTimeout(this.healTimer);
+    if (this.closed || !this.greeted) return;
+    if (state === "connected" && this.stalledAtMs > 0) {
+      this.stalledAtMs = 0;
+      this.listener.onStall(false);
     }
+    if (state !== "disconnected" && state !== "failed") return;
+    if (this.stalledAtMs === 0) {
+      this.stalledAtMs = performance.now();
+      this.listener.onStall(true);
+    }
+    this.healTimer = window.setTimeout(() => void this.heal(), state === "failed" ? 0 : HEAL_AFTER_MS);
+  }
+
+  /** Look for another network path for the same conversation: the person may have changed from Wi-Fi to mobile. */
+  async heal() {
+    const peer = this.peer;
+    if (!peer || this.closed || this.stalledAtMs === 0) return;
+    const hopeless = performance.now() - this.stalledAtMs > HEAL_LIMIT_MS;
+    try {
+      if (hopeless) throw new ConnectError(loss("network"));
+      peer.restartIce();
+      await peer.setLocalDescription();
+      await gathered(peer);
+      await peer.setRemoteDescription({ type: "answer", sdp: await this.offer(peer, this.call, AbortSignal.timeout(HEAL_LIMIT_MS)) });
+    } catch (error) {
+      const gone = hopeless || (error instanceof ConnectError && error.loss.reason !== "network");
+      if (gone && !this.closed) this.listener.onLoss(loss("network"));
+      if (gone) return;
+      await peer.setLocalDescription({ type: "rollback" }).catch(() => {});
+    }
+    if (!this.closed) this.healTimer = window.setTimeout(() => void this.heal(), HEAL_EVERY_MS);
   }
 
   /** Sound goes by the microphone's track. */
@@ -279,7 +327,7 @@ export class WebRtcTransport {
     if (this.closed) return;
     this.closed = true;
     window.clearInterval(this.ticker);
-    window.clearTimeout(this.lostTimer);
+    window.clearTimeout(this.healTimer);
     this.hangUp();
     this.monitor.close();
     this.speaker.pause();

@@ -74,6 +74,8 @@ export interface Loss {
 export interface TransportListener {
   onEvent(event: ServerEvent): void;
   onLoss(loss: Loss): void;
+  /** Nothing gets through at the moment, and the transport tries to mend it; or it is mended. */
+  onStall(on: boolean): void;
   /** The model's sound started, ended by itself, or was cut, at this listener's ears. */
   onPlayback(state: "started" | "stopped" | "cleared", responseId: string): void;
   /** How much of an item has been heard, ms of its audio. */

@@ -209,6 +209,13 @@ test("a lost connection is tried again, later and later, and the conversation is
   assert.equal(play.state.attempt, 0);
 });
 
+test("a stalled connection is shown and keeps the conversation", () => {
+  const play = new Play("webrtc").speaking().feed({ type: "stalled", on: true });
+  assert.equal(play.view, "reconnecting");
+  assert.deepEqual(play.effects, []);
+  assert.equal(play.feed({ type: "stalled", on: false }).view, "speaking");
+});
+
 test("a full server is asked again when it said so", () => {
   const play = new Play().feed({ type: "start" }).lose("full", 9);
   assert.deepEqual(play.effects.at(-1), { type: "timer", name: "retry", ms: 9000 });
