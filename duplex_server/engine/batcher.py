@@ -59,7 +59,7 @@ class Batcher:
         Raises:
             AssertionError: the row's queue is full. Senders count what is on its way, so this is their bug.
         """
-        queue = self._queues.setdefault(queued.row, deque())
+        queue = self._queues.setdefault(queued.row, deque())  # bounded here: full is an error
         if len(queue) == self._units_per_row:
             raise AssertionError(f"row {queued.row} was sent more than {self._units_per_row} units ahead")
         queue.append(queued)

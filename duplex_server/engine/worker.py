@@ -33,7 +33,7 @@ from duplex_server.engine.usage import UNKNOWN, Usage
 from duplex_server.errors import EngineLost, ModelLoadError
 from duplex_server.types import ModelSpec, SessionSetup
 
-__all__ = ["Launch", "Limits", "Link", "Worker", "WorkerStatistics"]
+__all__ = ["Hear", "Launch", "Limits", "Link", "Worker", "WorkerStatistics"]
 
 log = logging.getLogger(__name__)
 

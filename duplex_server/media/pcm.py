@@ -9,7 +9,7 @@ import numpy as np
 
 from duplex_server.types import Pcm, Pcm16
 
-__all__ = ["level_db", "to_float", "to_int16"]
+__all__ = ["SILENCE_DB", "level_db", "to_float", "to_int16"]
 
 _FULL_SCALE = 32768.0  # int16 spans −32768..32767
 

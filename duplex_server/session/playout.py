@@ -100,7 +100,7 @@ class Playout:
         self._chunk_samples = OUTPUT_RATE_HZ * chunk_ms // 1000
         self._lead_samples = OUTPUT_RATE_HZ * lead_ms // 1000
         self._capacity_samples = int(OUTPUT_RATE_HZ * capacity_s)
-        self._turns: deque[_Turn] = deque()  # the front one is on
+        self._turns: deque[_Turn] = deque()  # the front one is on; bounded by the capacity, see `room`
         self._retired: _Turn | None = None  # all sent, of which the peer's player may hold the end
         self._newest = 0
         self._cut_through = 0  # turns up to this number are void

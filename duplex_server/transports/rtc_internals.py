@@ -24,6 +24,7 @@ __all__ = [
     "ice_transport",
     "offer_loopback",
     "take_over",
+    "unacknowledged_messages",
     "watch_arrivals",
 ]
 
@@ -197,5 +198,6 @@ class IceRestart:
 
 
 async def _close_quietly(connection: aioice.Connection) -> None:
+    # Nobody puts anything into the new one but the mark for its end, so it needs no bound.
     connection._queue = asyncio.Queue()  # it ends its queue when it closes, and DTLS still reads from the shared one
     await connection.close()

@@ -14,6 +14,7 @@ from duplex_server.wire.objects import Item
 from duplex_server.wire.session_object import SessionPatch
 
 __all__ = [
+    "MAX_EVENT_ID_CHARS",
     "BargeIn",
     "ConversationItemCreate",
     "ConversationItemDelete",

@@ -27,7 +27,7 @@ from duplex_server.wire.objects import (
 )
 from duplex_server.wire.requests import AddText, AppendAudio, AppendImage, Request
 
-__all__ = ["ReadItem", "decode_picture", "read_item"]
+__all__ = ["ReadItem", "check_item_id", "decode_picture", "read_item"]
 
 MAX_TEXT_CHARS = 65_536
 """Ours: longest text in one item; beyond what a speech model can take in one go."""

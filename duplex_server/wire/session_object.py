@@ -15,6 +15,8 @@ from duplex_server.wire.audio_format import PCM_FORMAT, AudioFormat
 
 __all__ = [
     "OPT_IN_NAMES",
+    "SEMANTIC_VAD",
+    "SERVER_VAD",
     "AudioConfig",
     "AudioConfigPatch",
     "AudioInputConfig",

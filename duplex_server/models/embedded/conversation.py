@@ -66,7 +66,7 @@ class Conversation:
         self._sight = sight
         self._look: Look | None = None
         self._memory = Memory(language=_language(setup))
-        self._cancels: deque[tuple[int, int]] = deque()  # written by any thread; one entry for each cut of a session
+        self._cancels: deque[tuple[int, int]] = deque()  # written by any thread; bounded by the cuts in one unit
         self._turn = self._cancelled_turn = 0
         self._speech: Speech | None = None
         self._past: deque[Speech] = deque(maxlen=3)  # the newest turns, whose cut may still be told; the oldest goes
