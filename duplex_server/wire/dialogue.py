@@ -220,9 +220,7 @@ class Dialogue:
             events.append(
                 s.OverlapDecision(event_id=event_id, policy=policy, action=action, reason=reason, audio_start_ms=at_ms)
             )
-        if action == "ignore" and not self._closed and self._state.transcribes:
-            events += self._user.release()
-        return events
+        return events if action != "ignore" or self._closed else [*events, *self._release()]
 
     def playback_position(self, turn: int, played_ms: int, sent_ms: int, generated_ms: int) -> list[ServerEvent]:
         """Tell how far the open response has come (group ``playback``)."""
@@ -279,7 +277,7 @@ class Dialogue:
             case c.BargeIn():
                 return Reply(requests=[BargeIn()])
             case c.PlaybackAck():
-                return self._acknowledge(event)
+                return Reply([*self._responses.acknowledge(event)])
             case c.SessionHeartbeat():
                 return Reply([s.SessionHeartbeatAck(event_id=self._ids.event())])
             case c.SessionClose():
@@ -354,16 +352,6 @@ class Dialogue:
             return Reply()
         return Reply([*self._drop_unbegun()], [ClearOutput()])
 
-    def _acknowledge(self, event: c.PlaybackAck) -> Reply:
-        acknowledged = self._responses.acknowledge(
-            response_id=event.response_id,
-            item_id=event.item_id,
-            played_ms=event.played_ms,
-            committed_ms=event.committed_ms,
-            truncate=bool(event.truncate),
-        )
-        return Reply([*acknowledged])
-
     def _close(self, event: c.SessionClose) -> Reply:
         events, reason = self._finish(Outcome.CANCELLED, self._responses.generated_ms), event.reason or "client"
         self._closed = True
@@ -395,5 +383,9 @@ class Dialogue:
     def _finish(self, outcome: Outcome, played_ms: int, error: ResponseError | None = None) -> list[ServerEvent]:
         if self._responses.open is None:
             return []
-        events: list[ServerEvent] = [*self._responses.finish(outcome, played_ms, error)]
-        return [*events, *self._user.release()] if self._state.transcribes else events
+        return [*self._responses.finish(outcome, played_ms, error), *self._release()]
+
+    def _release(self) -> list[ServerEvent]:
+        """Report what was understood and held back, unless the client's button will bring the item for it."""
+        waits = self.turn_taking.policy is InterruptionPolicy.PUSH_TO_TALK or not self._state.transcribes
+        return [] if waits else [*self._user.release()]

@@ -1,6 +1,6 @@
 """Which response is open, and which were a moment ago. At most one is open.
 
-Knows nothing about what clients ask; :mod:`~duplex_server.wire.response_stream` knows the order within a response.
+Knows nothing about why a response begins or ends; :mod:`~duplex_server.wire.response_stream` knows the order within a response.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
+from duplex_server.wire.client_events import PlaybackAck
 from duplex_server.wire.history import History, Spoken
 from duplex_server.wire.ids import Ids
 from duplex_server.wire.objects import ResponseError
@@ -83,24 +84,16 @@ class Responses:
                 return response.playback(state)
         return []
 
-    def acknowledge(
-        self,
-        *,
-        response_id: str | None,
-        item_id: str | None,
-        played_ms: float,
-        committed_ms: float | None,
-        truncate: bool,
-    ) -> list[PlaybackAcknowledged | ConversationItemTruncated]:
+    def acknowledge(self, event: PlaybackAck) -> list[PlaybackAcknowledged | ConversationItemTruncated]:
         """Answer a client's word on what was heard; nothing if it names no recent response."""
         for response in reversed(self._recent.values()):
             spoken = response.spoken
-            if spoken is None or response_id not in (None, response.response_id):
+            if spoken is None or event.response_id not in (None, response.response_id):
                 continue
-            if item_id not in (None, spoken.item_id):
+            if event.item_id not in (None, spoken.item_id):
                 continue
-            played = spoken.clamp_ms(played_ms)
-            committed = played if committed_ms is None else spoken.clamp_ms(committed_ms)
+            played = spoken.clamp_ms(event.played_ms)
+            committed = played if event.committed_ms is None else spoken.clamp_ms(event.committed_ms)
             made = spoken.generated_ms
             report = PlaybackReport(
                 response_id=response.response_id,
@@ -110,7 +103,7 @@ class Responses:
                 playback=PlaybackFigures(generated_ms=made, sent_ms=made, played_ms=played, committed_ms=committed),
             )
             acknowledged = PlaybackAcknowledged(event_id=self._ids.event(), event=report)
-            return [acknowledged, *(self._truncated(spoken, played) if truncate else [])]
+            return [acknowledged, *(self._truncated(spoken, played) if event.truncate else [])]
         return []
 
     def _truncated(self, spoken: Spoken, played_ms: int) -> list[ConversationItemTruncated]:

@@ -131,7 +131,10 @@ def test_where_the_model_decides_it_is_told_at_once() -> None:
 def test_push_to_talk_waits_for_the_button() -> None:
     driver = WireDriver()
     driver.client("session.update", session={"audio": {"input": {"turn_detection": None}}})
+    driver.speak()
     assert _hear(driver, "what time is it") == []
+    ended = driver.tell(driver.dialogue.end_response(1, Outcome.COMPLETED, 200))
+    assert types_of(ended)[-1] == "rate_limits.updated"
     driver.append(bytes(9600))
     assert driver.client("input_audio_buffer.commit")[-1]["transcript"] == "what time is it"
 
