@@ -154,10 +154,11 @@ async def serving(
     options = server_options(settings) | {"log_level": "warning", "timeout_graceful_shutdown": 3}
     server = uvicorn.Server(uvicorn.Config(app, **options))
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(sockets=[listening]))
+        running = tasks.create_task(server.serve(sockets=[listening]))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         try:
             yield Served("127.0.0.1", listening.getsockname()[1], manager, metrics)
         finally:
             server.should_exit = True
+            await asyncio.wait([running])  # before the group, if a test failed, cancels it halfway
