@@ -17,6 +17,7 @@ import pytest
 
 import duplex_server
 from duplex_server.cli import command_line
+from duplex_server.config import FIELDS
 from tests.conftest import ROOT
 from tests.helpers import laws
 from tests.helpers.laws import Source, Violation
@@ -370,3 +371,18 @@ def test_the_test_tree_mirrors_the_package() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders <= rooms
     assert ast.get_docstring(ast.parse((ROOT / "tests" / "conftest.py").read_text("utf-8")))
+
+
+def settings_used(sources: Iterable[Source]) -> set[str]:
+    """Collect the names read off anything called ``settings`` or ``_settings``."""
+    found = set()
+    for source in sources:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] in ("settings", "_settings"):
+                found.add(node.attr)
+    return found
+
+
+def test_every_setting_has_an_effect() -> None:
+    assert settings_used([Source("a.py", "f(settings.port, self._settings.host, settings)")]) == {"port", "host"}
+    assert set(FIELDS) - settings_used(SOURCES) == set()
