@@ -1,6 +1,7 @@
 """Which response is open, and which were a moment ago. At most one is open.
 
-Knows nothing about why a response begins or ends; :mod:`~duplex_server.wire.response_stream` knows the order within a response.
+Knows nothing about why a response begins or ends, nor, which is :mod:`~duplex_server.wire.response_stream`'s, about the
+order within one.
 """
 
 from __future__ import annotations
