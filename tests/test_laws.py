@@ -318,6 +318,12 @@ def wrong_in(words: list[str]) -> str | None:
         and not (ROOT / rest[0]).is_file()
     ):
         return f"{rest[0]} is not there"
+    if (
+        program.endswith("python")
+        and rest[:1] == ["-m"]
+        and not (ROOT / rest[1].replace(".", "/")).with_suffix(".py").is_file()
+    ):
+        return f"there is no module {rest[1]}"
     if program in ("duplex-server", ".venv/bin/duplex-server"):
         try:
             command_line().parse_args(rest)
@@ -338,7 +344,14 @@ def test_documented_commands_exist(document: Path) -> None:
 
 @pytest.mark.parametrize(
     "planted",
-    ["./start", "./serve --prot 1", "duplex-server dance", "python benchmarks/none.py", "pip install -e '.[gold]'"],
+    [
+        "./start",
+        "./serve --prot 1",
+        "duplex-server dance",
+        "python benchmarks/none.py",
+        "python -m benchmarks.none",
+        "pip install -e '.[gold]'",
+    ],
 )
 def test_a_documented_command_that_does_not_exist_is_found(planted: str) -> None:
     (words,) = shell_commands(f"```bash\n{planted}\n```\n")
