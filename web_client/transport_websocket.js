@@ -53,6 +53,7 @@ export class WebSocketTransport {
     /** @type {number | null} */
     this.rttMs = null;
     this.heartbeat = 0;
+    this.greeted = false;
     this.closed = false;
   }
 
@@ -85,7 +86,6 @@ export class WebSocketTransport {
     const socket = new WebSocket(url, protocols);
     this.socket = socket;
     return new Promise((resolve, reject) => {
-      let greeted = false;
       const fail = () => reject(new ConnectError(loss("network")));
       signal.addEventListener("abort", fail, { once: true });
       socket.onmessage = (message) => {
@@ -93,14 +93,14 @@ export class WebSocketTransport {
         const event = decodeServerEvent(message.data);
         this.received(event);
         if (event.type !== "session.created") return;
-        greeted = true;
+        this.greeted = true;
         signal.removeEventListener("abort", fail);
         resolve();
       };
       socket.onclose = (close) => {
         const why = lossOfClose(close.code, close.reason);
         // The key was accepted a moment ago: a handshake that fails now has found no free place.
-        if (!greeted) reject(new ConnectError(close.code === 1006 ? loss("full") : why));
+        if (!this.greeted) reject(new ConnectError(close.code === 1006 ? loss("full") : why));
         else if (!this.closed) this.listener.onLoss(why);
       };
     });
@@ -124,7 +124,8 @@ export class WebSocketTransport {
 
   /** @param {Int16Array} samples */
   sendSamples(samples) {
-    if (this.backlogBytes > SEND_LIMIT_BYTES) return;
+    // What is sent before the server listens would wait there, and all that follows would be late by as much.
+    if (!this.greeted || this.backlogBytes > SEND_LIMIT_BYTES) return;
     this.send({ type: "input_audio_buffer.append", audio: encodeBase64(samples) });
   }
 
