@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
+from duplex_server.session.transport import MediaAudio, MediaFrame, Received
+from duplex_server.transports.intake import MAX_ITEMS, Intake
+from duplex_server.wire.events import SessionHeartbeat
+from tests.helpers.virtual_time import run
+
+HEARTBEAT = '{"type": "session.heartbeat"}'
+
+
+async def everything(intake: Intake) -> list[Received]:
+    intake.close()
+    return [received async for received in intake]
+
+
+def test_messages_media_and_errors_come_out_in_order() -> None:
+    async def scenario() -> list[Received]:
+        intake = Intake(1000)
+        intake.put_message(HEARTBEAT)
+        intake.put_media(MediaAudio(np.zeros(320, np.float32), 0))
+        intake.put_error(InvalidEvent("no"))
+        intake.put_media(MediaFrame(np.zeros((2, 2, 3), np.uint8)))
+        return await everything(intake)
+
+    assert [type(item) for item in run(scenario())] == [SessionHeartbeat, MediaAudio, InvalidEvent, MediaFrame]
+
+
+def test_what_cannot_be_decoded_comes_out_as_its_error() -> None:
+    async def scenario() -> list[Received]:
+        intake = Intake(1000)
+        intake.put_message("{")
+        intake.put_message(HEARTBEAT)
+        return await everything(intake)
+
+    broken, good = run(scenario())
+    assert isinstance(broken, ClientError)
+    assert isinstance(good, SessionHeartbeat)
+
+
+def test_a_message_over_the_limit_is_an_error() -> None:
+    async def scenario() -> list[Received]:
+        intake = Intake(1000)
+        intake.put_message('{"type": "' + "x" * 1500 + '"}')
+        return await everything(intake)
+
+    (refused,) = run(scenario())
+    assert isinstance(refused, ClientError)
+    assert refused.error_code == "message_too_large"
+
+
+def test_messages_that_nobody_takes_are_dropped_and_the_peer_is_told_once() -> None:
+    async def scenario() -> list[Received]:
+        intake = Intake(1000)
+        for _ in range(MAX_ITEMS + 7):
+            intake.put_message(HEARTBEAT[:1] + HEARTBEAT[1:])
+        return await everything(intake)
+
+    told, *taken = run(scenario())
+    assert isinstance(told, LimitExceeded)
+    assert told.error_code == "input_backpressure"
+    assert "messages" in str(told)
+    assert all(isinstance(item, SessionHeartbeat) for item in taken)
+    assert len(taken) < MAX_ITEMS + 7
+
+
+def test_bytes_are_limited_too() -> None:
+    async def scenario() -> int:
+        intake = Intake(100_000)
+        for _ in range(10):
+            intake.put_media(MediaAudio(np.zeros(16_000, np.float32), 0))
+        return len(await everything(intake))
+
+    assert run(scenario()) == 3
+
+
+def test_after_the_end_nothing_is_taken_in() -> None:
+    async def scenario() -> list[Received]:
+        intake = Intake(1000)
+        intake.put_message(HEARTBEAT)
+        intake.close(discard=True)
+        intake.put_message(HEARTBEAT)
+        assert intake.closed
+        return await everything(intake)
+
+    assert run(scenario()) == []
+
+
+def test_a_cancelled_reader_loses_nothing() -> None:
+    async def scenario() -> Received:
+        intake = Intake(1000)
+        try:
+            async with asyncio.timeout(1):
+                await anext(intake)
+        except TimeoutError:
+            intake.put_message(HEARTBEAT)
+        return await anext(intake)
+
+    assert isinstance(run(scenario()), SessionHeartbeat)
