@@ -30,7 +30,7 @@ _CORRELATED = 0.55
 """Loudness patterns that agree this well are the same sound. Unrelated speech stays under 0.4 over 1.6 s."""
 _LEAST_WEIGHT = 10.0
 """Windows compared before a correlation is believed: 320 ms of the model's speech."""
-_EXCESS_DB = 1.2
+_EXCESS_DB = 0.9
 """Mean over the bands of what a window is louder than its echo explains. Simulated rooms (delays 20 to 400 ms, 150 and
 400 ms of reverberation) stay under 0.8 in 97 % of echo windows; 90 % of the windows with a second talker as loud as the
 echo lie above."""

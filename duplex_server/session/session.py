@@ -80,8 +80,8 @@ class SessionLimits:
     """Input that may wait: a 15 MiB append, the largest that OpenAI's protocol allows, holds 327 s."""
     engine_behind_s: float = 10.0
     """Units that may wait for the engine; beyond it the session ends with ModelTimeout."""
-    confirm_ms: int = 450
-    """Voiced speech that confirms an interruption. Backchannels last 300 to 400 ms."""
+    confirm_ms: int = 512
+    """How long speech must go on to be an interruption. Backchannels last 300 to 400 ms, "okay" up to 500."""
     image_max_px: int = 25_000_000
 
 

@@ -33,9 +33,12 @@ _RELEASE_WINDOWS = 5
 """Unvoiced windows in a row after which a held onset is over: 160 ms, longer than any closure within a word."""
 _VOICED_SHARE = 0.6
 """Of an interruption's time, this much must be voice: running speech has 10 to 30 % of closures and pauses."""
-_TAIL_DB = 14.0
+_TAIL_DB = 8.0
+"""Below the loudest window of the held sound; stressed syllables come back to it, a dying vowel does not."""
 _NOISE_SAMPLES = 5 * WINDOW_SAMPLES
 """A held sound with less voice than this (160 ms) is called noise, with more a backchannel."""
+_ECHO_SILENCE = 0.5
+"""What a window of echo counts towards the end of a voiced stretch: half a silent one."""
 _PATIENCE_FACTOR = 3.0
 """A hold ends undecided after this many times the confirmation: nobody pauses that much within one interruption."""
 _NEAR_DB = 13.0
@@ -106,7 +109,7 @@ class Turns:
         self._held_voiced = 0
         self._held_until = 0
         self._held_peak_db = SILENCE_DB
-        self._silent_windows = 0
+        self._silent_windows = 0.0
         self._last_voiced_end = 0
         self._user_level_db: float | None = None
         self._forced_listening = False
@@ -143,11 +146,13 @@ class Turns:
         self._voiced.append(voiced)
         if voiced:
             self._last_voiced_end = window.end_samples
-            self._silent_windows = 0
+            self._silent_windows = 0.0
             if not model_audible:
                 self._learn_level(window.level_db)
-        elif window.probability < _SILENCE or echo:
+        elif window.probability < _SILENCE:
             self._silent_windows += 1
+        elif echo:  # speech that the echo explains: probably nobody's, but a user may be speaking beneath it
+            self._silent_windows += _ECHO_SILENCE
         if self._silent_windows >= _RELEASE_WINDOWS:
             self._forced_listening = False
         if self._held_at is not None:
@@ -229,7 +234,7 @@ class Turns:
         return []
 
     def _await_silence(self) -> list[TurnEvent]:
-        silent_ms = self._silent_windows * WINDOW_SAMPLES * 1000 // INPUT_RATE_HZ
+        silent_ms = self._silent_windows * WINDOW_SAMPLES * 1000 / INPUT_RATE_HZ
         if silent_ms < self.taking.silence_ms:
             return []
         self._speaking = False
