@@ -10,6 +10,7 @@ import faulthandler
 import importlib
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -91,14 +92,15 @@ class _SocketInbox:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._frames: FrameBuffer[Command] = FrameBuffer(decode_commands)
+        self._readable = select.poll()
+        self._readable.register(stream, select.POLLIN)
 
-    def take(self, *, wait: bool) -> Sequence[Command] | None:
+    def take(self, wait_s: float | None) -> Sequence[Command] | None:
         commands: list[Command] = []
         while not commands:
-            try:
-                n_bytes = self._stream.recv_into(self._frames.space(), 0, 0 if wait else socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            if wait_s is not None and not self._readable.poll(wait_s * 1000):
                 break
+            n_bytes = self._stream.recv_into(self._frames.space())
             if n_bytes == 0:
                 return None
             commands = self._frames.filled(n_bytes)

@@ -64,11 +64,11 @@ class _QueueInbox:
         self._ended = True
         self._batches.put(None)
 
-    def take(self, *, wait: bool) -> Sequence[Command] | None:
+    def take(self, wait_s: float | None) -> Sequence[Command] | None:
         commands: list[Command] = []
         while not self._ended:
             try:
-                batch = self._batches.get(block=wait and not commands)
+                batch = self._batches.get(timeout=0 if commands else wait_s)
             except queue.Empty:
                 return commands
             commands += batch or ()

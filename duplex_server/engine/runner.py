@@ -36,15 +36,19 @@ __all__ = ["Inbox", "Runner"]
 
 log = logging.getLogger(__name__)
 
+QUIET_S = 0.1
+"""How long news that nobody waits for may be kept back when nothing else happens."""
+
 
 class Inbox(Protocol):
     """Where the runner's commands come from, in order."""
 
-    def take(self, *, wait: bool) -> Sequence[Command] | None:
+    def take(self, wait_s: float | None) -> Sequence[Command] | None:
         """Return all commands that are there, or None when no more will come.
 
         Args:
-            wait: whether to wait for the first one; otherwise the answer may be empty.
+            wait_s: how long to wait for the first one: not at all if 0, for ever if None. Where none came in time,
+                the answer is empty.
         """
         ...
 
@@ -66,6 +70,7 @@ class Runner:
         self._lock = threading.Lock()  # a conversation must not be closed while a cancel uses its row
         self._cancel_error: Exception | None = None
         self._unsent: list[Report] = []
+        self._unsent_steps = 0
 
     def run(self, inbox: Inbox) -> bool:
         """Load the model, then obey the inbox. Returns whether the end was an orderly one.
@@ -85,7 +90,8 @@ class Runner:
             self._obey_all(model, inbox)
         except Exception as error:
             log.exception("the model raised; %d conversations are lost", len(self._rows))
-            self._emit([Died(_message(error))])
+            self._unsent.append(Died(_message(error)))
+            self._flush()
             return False
         return True
 
@@ -107,17 +113,30 @@ class Runner:
                 self._cancel_error = error
 
     def _obey_all(self, model: Model, inbox: Inbox) -> None:
-        batcher = Batcher(units_ahead(model.spec.unit_ms))
-        while (commands := inbox.take(wait=not batcher.ready)) is not None:
+        ahead = units_ahead(model.spec.unit_ms)
+        batcher = Batcher(ahead)
+        # A sender with `ahead` units on their way waits. Two fewer may be taken in without its being told, so there is
+        # always one more to take in, after which it is told.
+        quiet_steps = ahead - 2
+        while (commands := inbox.take(self._patience_s(batcher))) is not None:
             for command in commands:
                 self._obey(command, model, batcher)
             if self._cancel_error is not None:
                 raise self._cancel_error
-            self._flush()
+            if not commands and not batcher.ready:
+                self._flush()
             if batcher.ready:
                 self._step(batcher.take(), model)
+                if self._unsent_steps > quiet_steps:
+                    self._flush()
         for conversation in list(self._rows):
             self._close(conversation, model, batcher)
+        self._flush()
+
+    def _patience_s(self, batcher: Batcher) -> float | None:
+        if batcher.ready:
+            return 0.0
+        return QUIET_S if self._unsent else None
 
     def _obey(self, command: Command, model: Model, batcher: Batcher) -> None:
         if isinstance(command, TakeUnit):
@@ -128,10 +147,12 @@ class Runner:
             with self._lock:
                 self._rows[command.conversation] = command.row
             self._unsent.append(RowOpened(command.conversation))
+            self._flush()
         else:
             assert isinstance(command, CloseRow), command
             self._close(command.conversation, model, batcher)
             self._unsent.append(RowClosed(command.conversation))
+            self._flush()
 
     def _close(self, conversation: int, model: Model, batcher: Batcher) -> None:
         with self._lock:
@@ -155,18 +176,19 @@ class Runner:
             if _is_urgent(said.output):
                 self._flush()
         self._unsent.append(Stepped(stepped, time.perf_counter() - started_s))
-        self._flush()
+        self._unsent_steps += 1
 
     def _flush(self) -> None:
         if self._unsent:
             unsent, self._unsent = self._unsent, []
+            self._unsent_steps = 0
             self._emit(unsent)
 
 
 def _is_urgent(output: ModelOutput) -> bool:
-    """Tell whether somebody may be waiting for ``output``; what only says "I listen" goes out with the step's end.
+    """Tell whether somebody may be waiting for ``output``; what only says "I listen" goes out with later news.
 
-    Every sending wakes the receiver, and an idle session's outputs are all of that kind.
+    An idle conversation's outputs are all of that kind, and waking the receiver is most of what each of them costs.
     """
     return bool(
         not output.listening
