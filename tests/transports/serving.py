@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
+import uvloop
 
 from duplex_server.config import Settings
 from duplex_server.errors import CapacityError, ClientError
@@ -133,6 +134,12 @@ class Served:
         """Wait until one connection has ended for this reason."""
         line = f'duplex_connections_closed_total{{reason="{reason}",transport="{transport}"}} 1.0'
         await self.manager.until(lambda: self.counted(line))
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test on the event loop that the server runs on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 from duplex_server.session.transport import Transport
-from tests.transports.serving import FakeManager, Served, answer_heartbeats, serving
+from tests.transports.serving import FakeManager, Served, answer_heartbeats, run, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -161,7 +161,7 @@ def test_a_browser_that_posts_its_offer_before_it_knows_its_addresses(folder: Pa
             await page.evaluate("leave()")
             await served.ended("webrtc", "peer")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_browser_with_a_camera_that_nobody_here_can_decode_is_heard_all_the_same(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_browser_with_a_camera_that_nobody_here_can_decode_is_heard_all_the_sa
             state = await state_of(page)
             assert state["directions"] == ["sendrecv"]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_browser_changes_its_call_while_it_stands(folder: Path) -> None:
@@ -204,4 +204,4 @@ def test_a_browser_changes_its_call_while_it_stands(folder: Path) -> None:
             n_audio = len(manager.audio)
             await manager.until(lambda: len(manager.audio) > n_audio + 25)
 
-    asyncio.run(main())
+    run(main())

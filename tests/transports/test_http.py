@@ -11,8 +11,9 @@ import pytest
 from duplex_server.config import Settings
 from duplex_server.page import page_folder
 from duplex_server.security import relay_credentials
+from tests.transports import serving
 from tests.transports.calling import Client
-from tests.transports.serving import NOW_S, FakeManager, Served, serving
+from tests.transports.serving import NOW_S, FakeManager, Served
 
 KEY = "correct-horse-battery"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -23,12 +24,12 @@ def run(scenario: Callable[[Served, httpx2.AsyncClient], Awaitable[None]], **opt
     async def main() -> None:
         async with (
             asyncio.timeout(60),
-            serving(**options) as served,
+            serving.serving(**options) as served,
             httpx2.AsyncClient(base_url=served.url) as http,
         ):
             await scenario(served, http)
 
-    asyncio.run(main())
+    serving.run(main())
 
 
 def error_of(response: httpx2.Response) -> dict[str, Any]:

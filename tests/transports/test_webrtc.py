@@ -16,18 +16,19 @@ from duplex_server.session.transport import MediaAudio, Transport
 from duplex_server.transports import rtc_internals, webrtc
 from duplex_server.transports.rtc_internals import IceRestart, ice_transport
 from duplex_server.wire.events import SessionHeartbeatAck, SessionUpdate
+from tests.transports import serving
 from tests.transports.calling import Camera, Client, Tone, calling
-from tests.transports.serving import FakeManager, Served, answer_heartbeats, serving
+from tests.transports.serving import FakeManager, Served, answer_heartbeats
 
 pytestmark = pytest.mark.e2e
 
 
 def run(scenario: Callable[[Served], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(90), serving(**options) as served:
+        async with asyncio.timeout(90), serving.serving(**options) as served:
             await scenario(served)
 
-    asyncio.run(main())
+    serving.run(main())
 
 
 def level_at(pcm: np.ndarray[Any, Any], hz: float, rate_hz: int) -> float:
@@ -349,8 +350,13 @@ def vanish(client: Client) -> None:
     """Cut the client's network: nothing it sends leaves, nothing that comes is seen."""
     sctp = client.connection.sctp
     assert sctp is not None
+
+    async def send_nothing(data: bytes, addr: tuple[str, int]) -> None:
+        pass
+
     for protocol in sctp.transport.transport._connection._protocols:
-        protocol.transport.sendto = lambda *_: None  # type: ignore[method-assign]
+        protocol.send_data = send_nothing  # type: ignore[method-assign]
+        protocol.send_stun = lambda *_: None  # type: ignore[method-assign]
         protocol.datagram_received = lambda *_: None  # type: ignore[method-assign]
 
 

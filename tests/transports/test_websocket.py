@@ -24,7 +24,8 @@ from duplex_server.errors import (
 from duplex_server.session.transport import Transport
 from duplex_server.transports.websocket import close_code
 from duplex_server.wire.events import InputAudioBufferAppend, SessionHeartbeat, SessionHeartbeatAck
-from tests.transports.serving import FakeManager, Served, serving
+from tests.transports import serving
+from tests.transports.serving import FakeManager, Served
 
 HEARTBEAT = json.dumps({"type": "session.heartbeat"})
 KEY = "correct-horse-battery"
@@ -32,10 +33,10 @@ KEY = "correct-horse-battery"
 
 def run(scenario: Callable[[Served], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        async with asyncio.timeout(60), serving(**options) as served:
+        async with asyncio.timeout(60), serving.serving(**options) as served:
             await scenario(served)
 
-    asyncio.run(main())
+    serving.run(main())
 
 
 async def greeted(served: Served, **options: Any) -> ClientConnection:
