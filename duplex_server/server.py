@@ -20,6 +20,7 @@ from duplex_server.media.vad import SileroDetector
 from duplex_server.metrics import Metrics, watch_loop
 from duplex_server.page import page_folder
 from duplex_server.security import Gate
+from duplex_server.session.camera import PictureLimits
 from duplex_server.session.manager import SessionManager
 from duplex_server.session.session import SessionLimits
 from duplex_server.transports.http import create_app
@@ -78,7 +79,11 @@ async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None
                 session_max_s=settings.session_max_s,
                 input_ahead_s=settings.input_ahead_s,
                 confirm_ms=settings.confirm_ms,
-                image_max_px=settings.image_max_px,
+                pictures=PictureLimits(
+                    max_bytes=settings.image_max_bytes,
+                    max_px=settings.image_max_px,
+                    max_side_px=engine.spec.frame_max_px,
+                ),
             ),
             policy=settings.interruption,
             setup=SessionSetup(language=settings.language, voice=engine.spec.voices[0]),
@@ -146,7 +151,9 @@ def _watch(metrics: Metrics, engine: ProcessEngine, manager: SessionManager) -> 
         "workers_up", "Model workers that are loaded.", lambda: sum(worker.up for worker in engine.statistics())
     )
     metrics.add_counter(
-        "worker_restarts", "Model workers started again after a crash.", lambda: sum(w.restarts for w in engine.statistics())
+        "worker_restarts",
+        "Model workers started again after a crash.",
+        lambda: sum(worker.restarts for worker in engine.statistics()),
     )
 
 

@@ -27,7 +27,8 @@ def to_int16(pcm: Pcm) -> Pcm16:
 
     The inverse of :func:`to_float` for every int16 value.
     """
-    return np.clip(np.rint(pcm * np.float32(_FULL_SCALE)), -32768, 32767).astype(np.int16)
+    rounded: Pcm16 = np.clip(np.rint(pcm * np.float32(_FULL_SCALE)), -32768, 32767).astype(np.int16)
+    return rounded
 
 
 def level_db(pcm: Pcm) -> float:

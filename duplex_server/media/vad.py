@@ -79,7 +79,7 @@ class SileroDetector:
             start += WINDOW_SAMPLES
             self._end_samples += WINDOW_SAMPLES
             level = level_db(window)
-            probability = float(self._network.process(memoryview(window))) if level > _GATE_DB else 0.0
+            probability = float(self._network.process(window.data)) if level > _GATE_DB else 0.0
             windows.append(VoiceWindow(self._end_samples, probability, level, window))
         self._carry = waiting[start:]
         return windows

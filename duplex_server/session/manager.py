@@ -154,7 +154,7 @@ class SessionManager:
             error = _first(group)
             ended_by = error.code
             self._tell(transport, dialogue, error)
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 - the border of a session
             error, ended_by = DuplexError("internal error"), "bug"
             _log.error("%s ended by a bug", session_id, exc_info=group)
             self._tell(transport, dialogue, error)

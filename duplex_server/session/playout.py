@@ -264,4 +264,5 @@ class Playout:
         ramp = self._gain + (-step if falling else step) * np.arange(1, len(pcm) + 1)
         ramp = np.maximum(ramp, self._gain_target) if falling else np.minimum(ramp, self._gain_target)
         self._gain = float(ramp[-1])
-        return (pcm * ramp).astype(np.float32)
+        shaped: Pcm = (pcm * ramp).astype(np.float32)
+        return shaped

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from duplex_server.engine.base import Slot
-from duplex_server.errors import ClientError, LimitExceeded, MediaError, ModelTimeout, SessionExpired
+from duplex_server.errors import ClientError, ModelTimeout
 from duplex_server.media.echo import EchoGuard
-from duplex_server.media.image import decode_image, fit_image
-from duplex_server.media.resample import StreamResampler
 from duplex_server.media.vad import VoiceDetector
+from duplex_server.session.camera import Camera, PictureLimits
+from duplex_server.session.ending import Ending
+from duplex_server.session.microphone import Microphone
 from duplex_server.session.observer import SessionObserver, SessionSummary
 from duplex_server.session.playout import Playout, Slice
-from duplex_server.session.timeline import TICK_SAMPLES, InputTimeline, UnitCutter
-from duplex_server.session.turns import Hold, Ignore, Interrupt, SpeechStarted, SpeechStopped, TurnEvent, Turns
+from duplex_server.session.timeline import InputTimeline, UnitCutter
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
+from duplex_server.session.turns import Hold, Ignore, Interrupt, SpeechStarted, SpeechStopped, TurnEvent, Turns
 from duplex_server.types import (
     INPUT_RATE_HZ,
     OUTPUT_RATE_HZ,
@@ -39,7 +38,6 @@ from duplex_server.types import (
     ModelSpec,
     Pcm,
     Unit,
-    VideoFrame,
 )
 from duplex_server.wire.dialogue import Dialogue, Outcome
 from duplex_server.wire.events import ServerEvent
@@ -66,8 +64,6 @@ _SPEAK_PATIENCE_S = 3.0
 """How long the model is asked to speak before a ``response.create`` is answered with an empty response.
 
 Three of MiniCPM-o's units; clients give up after 10 s (realtime protocol notes §3.1)."""
-_GO_AWAY_S = 30.0
-"""A planned end is announced this far ahead. Source: realtime protocol notes §5.7."""
 _POSITION_EVERY_TICKS = 10
 
 
@@ -82,13 +78,7 @@ class SessionLimits:
     """Units that may wait for the engine; beyond it the session ends with ModelTimeout."""
     confirm_ms: int = 512
     """How long speech must go on to be an interruption. Backchannels last 300 to 400 ms, "okay" up to 500."""
-    image_max_px: int = 25_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _EncodedImage:
-    image: AppendImage | MediaFrame
-    captured_s: float
+    pictures: PictureLimits = field(default_factory=PictureLimits)
 
 
 class Session:
@@ -121,21 +111,17 @@ class Session:
         self._turns = Turns(dialogue.turn_taking, confirm_ms=limits.confirm_ms)
         self._playout = Playout(chunk_ms=traits.chunk_ms, lead_ms=traits.lead_ms)
         self._echo = EchoGuard()
-        self._resampler: StreamResampler | None = None
+        self._microphone = Microphone(self._timeline, limits.input_ahead_s, self._refuse, observer.input_refused)
         # When full the engine is hopelessly behind: ModelTimeout.
         self._units: asyncio.Queue[Unit] = asyncio.Queue(int(limits.engine_behind_s * 1000 / spec.unit_ms))
-        self._images: asyncio.Queue[_EncodedImage] = asyncio.Queue(1)  # when full the older picture goes
+        self._camera = Camera(limits.pictures, self._cutter.add_frame, self._refuse)
         self._room = asyncio.Event()
         self._response_turn = 0  # the turn whose response is open on the wire, 0 if none
         self._turn_open = False  # the model has begun a turn and not ended it
         self._speak_by_s: float | None = None  # until when the model is asked to speak
-        self._goodbye = False
-        self._refusing_input = False
-        self._ends_at_s = 0.0
-        self._end_reason = "timeout"
-        self._announced = False
-        self._began_s = 0.0
-        self._n_turns = self._n_interruptions = self._n_images_replaced = 0
+        self._began_s = asyncio.get_running_loop().time()
+        self._ending = Ending(self._began_s, limits.session_max_s)
+        self._n_turns = self._n_interruptions = 0
         self._answered_samples = 0  # last_voiced_end of the speech that the newest response answered
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -148,13 +134,10 @@ class Session:
 
         Cancellation closes the slot and leaves the transport to the caller.
         """
-        loop = asyncio.get_running_loop()
-        self._began_s = loop.time()
-        self._ends_at_s = self._began_s + self._limits.session_max_s
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._send(self._dialogue.open())
-                jobs = (self._beat, self._feed, self._drain, self._look)
+                jobs = (self._beat, self._feed, self._drain, self._camera.look)
                 running = [tasks.create_task(job(), name=f"{self.session_id}:{job.__name__}") for job in jobs]
                 await self._read()
                 for task in running:
@@ -165,11 +148,7 @@ class Session:
 
     def wind_down(self, within_s: float) -> None:
         """End the session within a limit: tell the peer now, close when the limit is over."""
-        ends_at_s = asyncio.get_running_loop().time() + within_s
-        if ends_at_s < self._ends_at_s:
-            self._ends_at_s = ends_at_s
-            self._end_reason = "shutdown"
-            self._announced = False
+        self._ending.shut_down(asyncio.get_running_loop().time() + within_s)
 
     def summary(self, ended_by: str) -> SessionSummary:
         """Return what the session came to."""
@@ -182,7 +161,7 @@ class Session:
             n_interruptions=self._n_interruptions,
             n_stale_samples=self._playout.n_stale_samples,
             n_underruns=self._playout.n_underruns,
-            n_frames_dropped=self._cutter.n_frames_dropped + self._n_images_replaced,
+            n_frames_dropped=self._cutter.n_frames_dropped + self._camera.n_replaced,
             input=self._timeline.statistics,
         )
 
@@ -195,11 +174,11 @@ class Session:
     def _receive(self, received: Received) -> None:
         match received:
             case MediaAudio():
-                self._put_audio(received.pcm, received.position_samples)
+                self._microphone.put(received)
             case MediaFrame():
                 self._put_image(received, self._position_s)
             case ClientError():
-                self._send(self._dialogue.refuse(received))
+                self._refuse(received)
             case _:
                 reply = self._dialogue.receive(received)
                 self._send(reply.events)
@@ -209,7 +188,7 @@ class Session:
     def _perform(self, request: Request) -> None:
         match request:
             case AppendAudio():
-                self._append_audio(request)
+                self._microphone.put(request)
             case AppendImage():
                 captured_s = self._position_s if request.captured_ms is None else request.captured_ms / 1000
                 self._put_image(request, captured_s)
@@ -232,37 +211,14 @@ class Session:
             case BargeIn():
                 self._apply(self._turns.client_interrupted(self._position_samples))
             case CloseSession():
-                self._ends_at_s = 0.0
-                self._end_reason = "client"
-
-    def _append_audio(self, request: AppendAudio) -> None:
-        if self._resampler is None or self._resampler.in_hz != request.rate_hz:
-            self._resampler = StreamResampler(request.rate_hz, INPUT_RATE_HZ)
-        self._put_audio(self._resampler.push(request.pcm), None)
-
-    def _put_audio(self, pcm: Pcm, position_samples: int | None) -> None:
-        if self._timeline.put(pcm, position_samples):
-            self._refusing_input = False
-            return
-        self._observer.input_refused(len(pcm) / INPUT_RATE_HZ)
-        if self._refusing_input:  # said once per burst
-            return
-        self._refusing_input = True
-        limit_s = self._limits.input_ahead_s
-        message = (
-            f"Audio comes faster than real time, and {limit_s:.0f} s of it wait already. What does not fit is dropped; "
-            "send at real-time pace."
-        )
-        error = LimitExceeded(message, limit="input_ahead_s", value=f"{limit_s:.0f} s", code="input_backpressure")
-        self._send(self._dialogue.refuse(error))
+                self._ending.client_leaves(asyncio.get_running_loop().time())
 
     def _put_image(self, image: AppendImage | MediaFrame, captured_s: float) -> None:
-        if not self._spec.max_frames:
-            return
-        if self._images.full():
-            self._images.get_nowait()
-            self._n_images_replaced += 1
-        self._images.put_nowait(_EncodedImage(image, captured_s))
+        if self._spec.max_frames:
+            self._camera.put(image, captured_s)
+
+    def _refuse(self, error: ClientError) -> None:
+        self._send(self._dialogue.refuse(error))
 
     def _send(self, events: Sequence[ServerEvent]) -> None:
         for event in events:
@@ -275,7 +231,7 @@ class Session:
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         n_beats = 0
-        while self._goes_on(due_s):
+        while not self._is_over(due_s):
             self._hear(self._timeline.take())
             self._play(due_s)
             n_beats += 1
@@ -296,29 +252,6 @@ class Session:
             while not self._playout.room:
                 self._room.clear()
                 await self._room.wait()
-
-    async def _look(self) -> None:
-        """Decode the newest picture, off the loop."""
-        loop = asyncio.get_running_loop()
-        while True:
-            waiting = await self._images.get()
-            image = waiting.image
-            try:
-                if isinstance(image, MediaFrame):
-                    rgb = await loop.run_in_executor(None, fit_image, image.rgb, self._spec.frame_max_px)
-                else:
-                    rgb = await loop.run_in_executor(
-                        None, self._decode, image.data
-                    )
-            except MediaError as error:
-                event_id = image.event_id if isinstance(image, AppendImage) else None
-                refused = MediaError(error.message, param=error.param or "image", event_id=event_id)
-                self._send(self._dialogue.refuse(refused))
-                continue
-            self._cutter.add_frame(VideoFrame(waiting.captured_s, rgb))
-
-    def _decode(self, encoded: bytes) -> np.ndarray:
-        return decode_image(encoded, max_px=self._limits.image_max_px, max_side_px=self._spec.frame_max_px)
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
@@ -389,7 +322,8 @@ class Session:
     def _take_output(self, output: ModelOutput) -> None:
         if output.heard is not None:
             self._send(self._dialogue.heard(output.heard))
-        self._goodbye = self._goodbye or output.end_of_session
+        if output.end_of_session:
+            self._ending.model_leaves()
         if output.yields and self._playout.current(output.turn):
             self._apply(self._turns.model_yielded(self._position_samples))
         if not (len(output.audio) or output.text or output.end_of_turn):
@@ -466,31 +400,19 @@ class Session:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _goes_on(self, now_s: float) -> bool:
-        left_s = self._ends_at_s - now_s
-        if left_s <= _GO_AWAY_S and not self._announced and left_s > 0:
-            self._announced = True
-            self._send(self._dialogue.closing(self._end_reason, int(left_s * 1000)))
-        if self._goodbye and not self._playout.pending and not self._playout.audible(now_s):
-            self._end_reason = "model"
-            return False
-        return left_s > 0
+    def _is_over(self, now_s: float) -> bool:
+        announcement = self._ending.announcement(now_s)
+        if announcement is not None:
+            self._send(self._dialogue.closing(*announcement))
+        audible = self._playout.pending or self._playout.audible(now_s)
+        return self._ending.is_over(now_s, model_audible=audible)
 
     async def _finish(self) -> None:
         """Close the transport, which ends :meth:`_read` and with it the session."""
-        if self._end_reason in ("client", "model"):
-            if self._end_reason == "model":  # or the peer would take it for a lost connection and come back
-                self._send(self._dialogue.closing("model", 0))
-            await self._transport.close()
-            return
-        minutes = self._limits.session_max_s / 60
-        messages = {
-            "timeout": f"Your session hit the maximum duration of {minutes:.0f} minutes.",
-            "shutdown": "The server is being restarted. Please connect again.",
-        }
-        expired = SessionExpired(self._end_reason, messages[self._end_reason])
-        self._send(self._dialogue.fail(expired))
-        await self._transport.close(expired)
+        error = self._ending.error
+        if error is not None:
+            self._send(self._dialogue.fail(error))
+        await self._transport.close(error)
 
 
 def _output_ms(n_samples: int) -> int:

@@ -237,9 +237,7 @@ class UnitCutter:
         if len(self._ticks) * TICK_MS < self._spec.unit_ms:
             return None
         frames = tuple(sorted(self._frames, key=lambda frame: frame.captured_s)) if self._spec.max_frames else ()
-        unit = Unit(
-            self._index, np.concatenate(self._ticks), self._probability, frames, tuple(self._texts), floor
-        )
+        unit = Unit(self._index, np.concatenate(self._ticks), self._probability, frames, tuple(self._texts), floor)
         self._index += 1
         self._ticks, self._texts = [], []
         self._probability = 0.0

@@ -5,8 +5,8 @@ about events, models or where audio goes.
 
 While the model is silent, speech is reported. While it speaks, the policy decides. Under ``GUARDED`` an onset is
 *held*: the voice is lowered, and raised again (*ignored*) if what was heard was a backchannel, a cough or noise, or
-the floor changes (*interrupted*) once the voice has gone on for long enough, and is neither the model's echo, nor a hum,
-nor somebody far from the microphone.
+the floor changes (*interrupted*) once the voice has gone on for long enough, and is neither the model's echo, nor a
+hum, nor somebody far from the microphone.
 """
 
 from __future__ import annotations

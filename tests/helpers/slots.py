@@ -29,12 +29,15 @@ class ScriptedSlot:
         self.setups: list[SessionSetup] = []
         self.closed = False
         self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None  # an engine that is behind, until it is set
         self._script = script
         self._outputs: asyncio.Queue[ModelOutput | Exception | None] = asyncio.Queue()
 
     async def push(self, unit: Unit) -> None:
         if self.error is not None:
             raise self.error
+        if self.gate is not None:
+            await self.gate.wait()
         self.units.append(unit)
         for output in self._script(unit) if self._script else ():
             self._outputs.put_nowait(output)
@@ -88,6 +91,3 @@ def speech(duration_s: float, *, turn: int = 1, text: str = "", end: bool = True
     """One turn of constant loudness in one piece."""
     audio = np.full(int(duration_s * OUTPUT_RATE_HZ), value, np.float32)
     return ModelOutput(turn, audio, text, end_of_turn=end)
-
-
-

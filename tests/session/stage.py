@@ -16,7 +16,7 @@ from duplex_server.session.manager import Hello, SessionManager
 from duplex_server.session.observer import SessionSummary, SilentObserver
 from duplex_server.session.session import SessionLimits
 from duplex_server.transports.loopback import MEDIA_TRACK_TRAITS, LoopbackPeer, LoopbackTransport
-from duplex_server.types import InterruptionPolicy, ModelSpec, Pcm, SessionSetup
+from duplex_server.types import Floor, InterruptionPolicy, ModelSpec, Pcm, SessionSetup
 from duplex_server.wire.codec import decode_client, encode
 from duplex_server.wire.session_object import OPT_IN_NAMES
 from tests.helpers.slots import LoudnessDetector, ScriptedSlot
@@ -55,7 +55,7 @@ class Notes(SilentObserver):
     def response_began(self, delay_s: float | None) -> None:
         self.delays_s.append(delay_s)
 
-    def overlap_judged(self, outcome: str, reason: str, delay_s: float) -> None:  # noqa: ARG002
+    def overlap_judged(self, outcome: str, reason: str, delay_s: float) -> None:
         self.overlaps.append((outcome, reason))
 
     def input_refused(self, seconds: float) -> None:
@@ -109,6 +109,10 @@ class Stage:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.log() if event["type"] == kind]
+
+    def floors(self) -> list[Floor]:
+        """What the model was told, unit by unit."""
+        return [unit.floor for unit in self.slot.units]
 
     def heard(self) -> Pcm:
         """All audio that arrived on the media track."""

@@ -176,13 +176,13 @@ def test_push_to_talk_listens_until_it_is_asked_and_lets_the_model_finish() -> N
             assert {unit.floor for unit in stage.slot.units} == {Floor.LISTEN}
             stage.send(type="response.create")
             await stage.be_silent(0.2)
-            assert stage.slot.units[-1].floor is Floor.SPEAK
+            assert stage.floors()[-1] is Floor.SPEAK
             stage.slot.say(speech(0.5, end=False))
             await stage.be_silent(0.3)
-            assert stage.slot.units[-1].floor is Floor.FREE, "the turn is the model's own until it ends it"
+            assert stage.floors()[-1] is Floor.FREE, "the turn is the model's own until it ends it"
             stage.slot.say(ModelOutput(1, end_of_turn=True))
             await stage.be_silent(0.5)
-            assert stage.slot.units[-1].floor is Floor.LISTEN
+            assert stage.floors()[-1] is Floor.LISTEN
 
     run(main())
 
@@ -220,6 +220,11 @@ def test_pictures_reach_the_unit_and_one_that_is_none_is_an_error_the_session_su
             assert (error["code"], error["event_id"]) == ("invalid_media", "p1")
             stage.send(type="input_image_buffer.append", image=png())
             await asyncio.sleep(0.5)
+            huge = base64.b64encode(bytes(9 * 2**20)).decode()
+            stage.send(type="input_image_buffer.append", image=huge, event_id="p2")
+            await asyncio.sleep(0.3)
+            error = stage.of("error")[1]["error"]
+            assert (error["code"], error["event_id"]) == ("limit_exceeded", "p2")
             frames = [frame for unit in stage.slot.units for frame in unit.frames]
             assert [frame.rgb.shape for frame in frames] == [(8, 8, 3)]
 
@@ -284,12 +289,7 @@ def test_a_bug_ends_the_session_without_telling_the_peer_what_it_was(caplog: pyt
 def test_an_engine_far_behind_ends_the_session() -> None:
     async def main() -> None:
         async with staged() as stage:
-            stuck = asyncio.Event()
-
-            async def never(_unit: object) -> None:
-                await stuck.wait()
-
-            stage.slot.push = never  # type: ignore[method-assign]
+            stage.slot.gate = asyncio.Event()  # never set
             await stage.peer.wait_closed()
             assert stage.of("error")[0]["error"]["code"] == "model_timeout"
 
