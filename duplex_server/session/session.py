@@ -39,22 +39,9 @@ from duplex_server.types import (
     Pcm,
     Unit,
 )
+from duplex_server.wire import requests as asked
 from duplex_server.wire.dialogue import Dialogue, Outcome
 from duplex_server.wire.events import ServerEvent
-from duplex_server.wire.requests import (
-    AddText,
-    AppendAudio,
-    AppendImage,
-    BargeIn,
-    CancelResponse,
-    ClearInput,
-    ClearOutput,
-    CloseSession,
-    CommitInput,
-    Configure,
-    CreateResponse,
-    Request,
-)
 
 __all__ = ["Session", "SessionLimits"]
 
@@ -124,8 +111,6 @@ class Session:
         self._n_turns = self._n_interruptions = 0
         self._answered_samples = 0  # last_voiced_end of the speech that the newest response answered
 
-    # -- life ---------------------------------------------------------------------------------------------------------
-
     async def run(self) -> None:
         """Serve the peer; returns when its event stream ends. No task outlives the call.
 
@@ -165,8 +150,6 @@ class Session:
             input=self._timeline.statistics,
         )
 
-    # -- the peer -----------------------------------------------------------------------------------------------------
-
     async def _read(self) -> None:
         async for received in self._transport.events():
             self._receive(received)
@@ -185,35 +168,35 @@ class Session:
                 for request in reply.requests:
                     self._perform(request)
 
-    def _perform(self, request: Request) -> None:
+    def _perform(self, request: asked.Request) -> None:
         match request:
-            case AppendAudio():
+            case asked.AppendAudio():
                 self._microphone.put(request)
-            case AppendImage():
+            case asked.AppendImage():
                 captured_s = self._position_s if request.captured_ms is None else request.captured_ms / 1000
                 self._put_image(request, captured_s)
-            case AddText():
+            case asked.AddText():
                 self._cutter.add_text(request.text)
-            case Configure():
+            case asked.Configure():
                 self._turns.taking = request.turn_taking
                 self._slot.configure(request.setup)
-            case ClearInput():
+            case asked.ClearInput():
                 self._timeline.clear()
-            case CommitInput():
+            case asked.CommitInput():
                 pass  # the model hears everything as it comes; what it is asked to do follows as CreateResponse
-            case CreateResponse():
+            case asked.CreateResponse():
                 if request.instructions:
                     self._cutter.add_text(request.instructions)
                 self._speak_by_s = asyncio.get_running_loop().time() + _SPEAK_PATIENCE_S
-            case CancelResponse() | ClearOutput():
+            case asked.CancelResponse() | asked.ClearOutput():
                 self._speak_by_s = None
                 self._cut(Outcome.CANCELLED)
-            case BargeIn():
+            case asked.BargeIn():
                 self._apply(self._turns.client_interrupted(self._position_samples))
-            case CloseSession():
+            case asked.CloseSession():
                 self._ending.client_leaves(asyncio.get_running_loop().time())
 
-    def _put_image(self, image: AppendImage | MediaFrame, captured_s: float) -> None:
+    def _put_image(self, image: asked.AppendImage | MediaFrame, captured_s: float) -> None:
         if self._spec.max_frames:
             self._camera.put(image, captured_s)
 
@@ -223,8 +206,6 @@ class Session:
     def _send(self, events: Sequence[ServerEvent]) -> None:
         for event in events:
             self._transport.send(event)
-
-    # -- tasks --------------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         """The session's clock: hear one tick, play one tick, by absolute deadlines."""
@@ -252,8 +233,6 @@ class Session:
             while not self._playout.room:
                 self._room.clear()
                 await self._room.wait()
-
-    # -- hearing ------------------------------------------------------------------------------------------------------
 
     @property
     def _position_samples(self) -> int:
@@ -316,8 +295,6 @@ class Session:
                     self._send(dialogue.overlap("interrupt", event.reason, at_ms))
                     self._observer.overlap_judged("interrupt", event.reason, delay_s)
                     self._cut(Outcome.INTERRUPTED)
-
-    # -- the model's speech -------------------------------------------------------------------------------------------
 
     def _take_output(self, output: ModelOutput) -> None:
         if output.heard is not None:
@@ -397,8 +374,6 @@ class Session:
             positions = front.played_samples, front.sent_samples, front.generated_samples
             played_ms, sent_ms, generated_ms = map(_output_ms, positions)
             self._send(self._dialogue.playback_position(front.number, played_ms, sent_ms, generated_ms))
-
-    # -- the end ------------------------------------------------------------------------------------------------------
 
     def _is_over(self, now_s: float) -> bool:
         announcement = self._ending.announcement(now_s)
