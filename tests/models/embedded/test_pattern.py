@@ -43,13 +43,13 @@ def test_an_unknown_slot_is_refused() -> None:
 
 
 def test_the_longest_filling_of_a_slot_that_fits_is_found() -> None:
-    match, _ = _tree(count="count to <number>").match("count to twenty one".split())
+    match, _ = _tree(count="count to <number>").match(["count", "to", "twenty", "one"])
     assert match is not None
     assert match.slots == (("number", ("twenty", "one")),)
 
 
 def test_a_slot_within_a_sentence_ends_where_the_sentence_goes_on() -> None:
-    match, _ = _tree(span="from <number> to <number>").match("from twenty one to one".split())
+    match, _ = _tree(span="from <number> to <number>").match(["from", "twenty", "one", "to", "one"])
     assert match is not None
     assert [words for _, words in match.slots] == [("twenty", "one"), ("one",)]
 
@@ -65,16 +65,16 @@ def test_a_sentence_with_a_longer_one_of_another_meaning_is_open() -> None:
 
 
 def test_a_sentence_whose_longer_form_means_the_same_is_closed() -> None:
-    assert _tree(time="what time is it [now]").match("what time is it".split())[1] is False
+    assert _tree(time="what time is it [now]").match(["what", "time", "is", "it"])[1] is False
 
 
 def test_a_slot_that_may_take_one_word_more_keeps_the_sentence_open() -> None:
     tree = _tree(count="count to <number>", call="call <names>")
-    assert tree.match("count to twenty".split())[1] is True
-    assert tree.match("count to twenty one".split())[1] is False
-    assert tree.match("call anna bob".split())[1] is True
-    assert tree.match("call anna bob anna".split())[1] is False
-    assert tree.match("call anna bob anna bob".split())[0] is None
+    assert tree.match(["count", "to", "twenty"])[1] is True
+    assert tree.match(["count", "to", "twenty", "one"])[1] is False
+    assert tree.match(["call", "anna", "bob"])[1] is True
+    assert tree.match(["call", "anna", "bob", "anna"])[1] is False
+    assert tree.match(["call", "anna", "bob", "anna", "bob"])[0] is None
 
 
 def test_a_beginning_has_no_meaning_and_is_open() -> None:
@@ -87,8 +87,8 @@ def test_words_of_no_sentence_have_no_meaning_and_are_closed() -> None:
 
 def test_only_typed_sentences_may_fill_a_slot_with_other_words() -> None:
     tree = _tree(count="count to <number>")
-    assert tree.match("count to 7".split())[0] is None
-    match, _ = tree.match("count to 7".split(), typed=True)
+    assert tree.match(["count", "to", "7"])[0] is None
+    match, _ = tree.match(["count", "to", "7"], typed=True)
     assert match is not None
     assert match.slots == (("number", ("7",)),)
 
