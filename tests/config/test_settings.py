@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from duplex_server.config import FIELDS, Settings
+from duplex_server.session.session import SessionLimits
 
 
 def test_every_setting_says_what_it_means_in_a_sentence_and_what_it_may_be() -> None:
@@ -41,6 +42,12 @@ def test_flag_and_variable_follow_from_the_name(name: str, flag: str, variable: 
 def test_numbers_say_their_limits() -> None:
     assert FIELDS["port"].allowed == "a whole number from 0 to 65535"
     assert FIELDS["session_max_s"].allowed == "a number above 0 and at most 86400"
+
+
+def test_what_sessions_are_limited_to_by_default_is_said_once() -> None:
+    settings, limits = Settings(), SessionLimits()
+    assert (settings.confirm_ms, settings.session_max_s) == (limits.confirm_ms, limits.session_max_s)
+    assert settings.input_ahead_s == limits.input_ahead_s
 
 
 def test_only_secrets_are_secret() -> None:
