@@ -24,6 +24,9 @@ PING_EVERY_S = 20.0
 PING_TIMEOUT_S = 20.0
 """Generous, because a pong waits behind whatever the peer is sending."""
 
+SHUTDOWN_S = 5
+"""How long connections that are left when the server stops may take to close; conversations have ended before."""
+
 OVERSIZE = 2
 """uvicorn drops a connection at once for a message so many times longer than allowed, and the peer may never learn why.
 Up to there we take the message, and answer with close code 1009."""
@@ -67,8 +70,10 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "ssl_certfile": settings.tls_certificate or None,
         "ssl_keyfile": settings.tls_key or None,
         "lifespan": "on",
+        "timeout_graceful_shutdown": SHUTDOWN_S,
         "server_header": False,
+        # What uvicorn logs below a warning holds the addresses of requests, and those may hold keys (?api_key=).
         "access_log": False,
         "log_config": None,
-        "log_level": settings.log_level.value,
+        "log_level": "warning",
     }

@@ -95,6 +95,8 @@ def read_offer(sdp: str, *, taken: Iterable[str] = (), refused: Iterable[str] = 
     if len(set(mids)) < len(mids) or not all(mids):
         raise InvalidOffer("Every media section of the offer must have a mid of its own.", param="sdp")
     keep, drop = frozenset(taken), frozenset(refused)
+    if not keep <= set(mids):
+        raise InvalidOffer("A later offer must have all media sections of the earlier ones.", param="sdp")
     outcast = frozenset(
         section.mid
         for section in sections

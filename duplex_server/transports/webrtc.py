@@ -105,7 +105,7 @@ class WebRtcTransport:
         self._stats: dict[str, float] = {}
         self._moved = (0, 0)
         self._opened = False
-        self._closing = False
+        self._closing: asyncio.Task[None] | None = None
         self._ended_by = "server"
 
     @classmethod
@@ -249,9 +249,17 @@ class WebRtcTransport:
         WebRTC has no close codes: what ``error`` says, the session has sent as an event.
         """
         self._intake.close(discard=True)
-        if self._closing:
-            return
-        self._closing = True
+        if self._closing is None:
+            shutting = self._shut()
+            try:
+                self._closing = self._tasks.create_task(shutting)
+            except RuntimeError:  # a job of this call failed, and its group takes no more
+                await shutting
+                return
+        # The session that closes its call is cancelled by the end of the events; the call must be closed all the same.
+        await asyncio.shield(self._closing)
+
+    async def _shut(self) -> None:
         try:
             if self._connection.connectionState == "connected":
                 await self._flush()

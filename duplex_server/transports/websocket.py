@@ -139,7 +139,7 @@ class WebSocketTransport:
             return
         self._closing = True
         if self._farewell is None:
-            self._farewell = (close_code(error), "" if error is None else str(error)[:100])
+            self._farewell = (close_code(error), _reason(error))
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._closed.wait()
@@ -186,3 +186,8 @@ class WebSocketTransport:
         finally:
             self._outbox.close(discard=True)
             self._closed.set()
+
+
+def _reason(error: DuplexError | None) -> str:
+    """Return what a close frame can hold of an error's message: 123 bytes (RFC 6455 §5.5)."""
+    return "" if error is None else str(error).encode()[:123].decode(errors="ignore")

@@ -158,7 +158,7 @@ async def serving(
         wall_clock_s=lambda: NOW_S,
     )
     listening = listening_socket("127.0.0.1", 0)
-    options = server_options(settings) | {"log_level": "warning", "timeout_graceful_shutdown": 3}
+    options = server_options(settings)
     server = uvicorn.Server(uvicorn.Config(app, **options))
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(server.serve(sockets=[listening]))

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from duplex_server.config import Settings
 from duplex_server.page import page_folder
@@ -197,6 +199,22 @@ def test_a_bug_tells_the_client_nothing_of_its_inside() -> None:
         assert error_of(failed)["code"] == "server_error"
 
     run(scenario, manager=Broken())
+
+
+def test_no_log_holds_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def scenario(served: Served, http: httpx2.AsyncClient) -> None:
+        assert (await http.get(f"/v1/models?api_key={KEY}")).status_code == 200
+        async with connect(f"{served.ws_url}?api_key={KEY}") as peer:
+            await peer.recv()
+        with pytest.raises(InvalidStatus):
+            await connect(f"{served.ws_url}?api_key=wrong-{KEY}")
+
+    run(scenario, settings=Settings(api_keys=(KEY,)))
+    ours = [record for record in caplog.records if record.name.startswith(("uvicorn", "duplex_server"))]
+    assert ours
+    assert not any(KEY in record.getMessage() for record in ours)
 
 
 # -- relays -----------------------------------------------------------------------------------------------------------

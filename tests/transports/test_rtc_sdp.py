@@ -113,6 +113,11 @@ def test_a_refused_section_stays_refused_although_its_codec_is_known_now() -> No
     assert read_offer(offer(AUDIO, VIDEO, CHANNEL), taken={"0", "2"}, refused={"1"}).refused == {"1"}
 
 
+def test_a_later_offer_may_not_drop_a_section() -> None:
+    with pytest.raises(InvalidOffer, match="all media sections"):
+        read_offer(offer(AUDIO, CHANNEL), taken={"0", "1", "2"})
+
+
 def test_a_section_that_the_peer_gives_up_is_answered_as_given_up() -> None:
     stopped = [VIDEO[0].replace(" 9 ", " 0 "), *VIDEO[1:]]
     read = read_offer(offer(AUDIO, stopped, CHANNEL), taken={"0", "1", "2"})

@@ -290,6 +290,7 @@ def test_messages_are_read_while_the_conversation_is_busy() -> None:
         (AuthError("no"), 1008),
         (EngineLost("worker-1"), 1011),
         (CapacityError(3), 1013),
+        (SessionExpired("model", "再见。" * 100), 1001),
     ],
 )
 def test_what_was_queued_is_sent_before_the_reason_of_the_end(error: DuplexError | None, code: int) -> None:
