@@ -7,7 +7,8 @@
  * @typedef {"heard" | "pending" | "cut"} WordState
  * @typedef {{ text: string, startMs: number }} Word
  * @typedef {{ id: string, who: "you" | "model" | "note", status: "open" | "done" | "cut", words: Word[],
- *             playedMs: number, text: string, typed: boolean, final: boolean }} Line
+ *             playedMs: number, text: string, typed: boolean, final: boolean, gap: string }} Line
+ *   `gap`: white space that ended the newest delta
  * @typedef {{ text: string, state: WordState }} ShownWord
  * @typedef {{ id: string, who: "you" | "model" | "note", status: "open" | "done" | "cut", typed: boolean,
  *             words: ShownWord[] }} ShownLine
@@ -23,12 +24,12 @@ const MS_PER_IDEOGRAPH = 220;
 
 const IDEOGRAPH = /[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]/u;
 
-/** A word with the white space before it; each ideograph is a word of its own, with punctuation that follows it. */
-const WORDS = /\s*(?:[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff][\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f]*|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)|\s+$/gu;
+/** A word with the white space before it; white space at the end belongs to what follows. Each ideograph is a word of its own, with punctuation that follows it. */
+const WORDS = /\s*(?:[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff][\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f]*|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)/gu;
 
 /**
  * @param {string} text
- * @returns {string[]} pieces that concatenate to `text`
+ * @returns {string[]} pieces that concatenate to `text`, but for white space at its end
  */
 export function splitWords(text) {
   return text.match(WORDS) ?? [];
@@ -71,7 +72,7 @@ export class Captions {
     const known = this.find(id);
     if (known) return known;
     /** @type {Line} */
-    const made = { id, who, status: "open", words: [], playedMs: 0, text: "", typed: false, final: false };
+    const made = { id, who, status: "open", words: [], playedMs: 0, text: "", typed: false, final: false, gap: "" };
     this.list.push(made);
     if (this.list.length > LINES_KEPT) this.list.shift();
     this.version += 1;
@@ -174,10 +175,12 @@ export class Captions {
     const guess = last ? last.startMs + spokenMs(last.text) : 0;
     let at = startMs ?? guess;
     if (startMs !== null) squeeze(line.words, startMs);
-    for (const text of splitWords(delta)) {
+    const whole = line.gap + delta;
+    for (const text of splitWords(whole)) {
       line.words.push({ text, startMs: at });
       at += spokenMs(text);
     }
+    line.gap = whole.slice(whole.trimEnd().length);
     this.version += 1;
   }
 

@@ -51,6 +51,11 @@ class Ending:
         return now_s >= self._ends_at_s
 
     @property
+    def by_model(self) -> bool:
+        """Whether the model said goodbye. Nobody knew ahead, so nobody was told."""
+        return self._reason == "model"
+
+    @property
     def error(self) -> SessionExpired | None:
         """What the peer is told; None when somebody said goodbye."""
         if self._reason == "timeout":

@@ -387,6 +387,8 @@ class Session:
         error = self._ending.error
         if error is not None:
             self._send(self._dialogue.fail(error))
+        elif self._ending.by_model:  # untold, the peer would take it for a lost connection and come back
+            self._send(self._dialogue.closing("model", 0))
         await self._transport.close(error)
 
 

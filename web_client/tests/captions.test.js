@@ -117,11 +117,17 @@ test("a typed message stands at once", () => {
 });
 
 test("words split at white space, and Chinese at each character", () => {
-  for (const text of ["It is four.", " a  b ", "你好，世界。ok then", "「引号」很好！", ""]) {
-    assert.equal(splitWords(text).join(""), text);
+  for (const text of ["It is four.", " a  b ", "你好，世界。ok then", "「引号」很好！", "", "  "]) {
+    assert.equal(splitWords(text).join(""), text.trimEnd());
   }
   assert.deepEqual(splitWords("It is four."), ["It", " is", " four."]);
   assert.deepEqual(splitWords("你好，世界。"), ["你", "好，", "世", "界。"]);
+});
+
+test("white space at the end of a delta belongs to the next word", () => {
+  const captions = new Captions();
+  for (const delta of ["Sorry, ", "I ", "did not ", "", "understand."]) say(captions, delta, null);
+  assert.deepEqual(captions.shown()[0]?.words.map((word) => word.text), ["Sorry,", " I", " did", " not", " understand."]);
 });
 
 test("old lines make room for new ones", () => {

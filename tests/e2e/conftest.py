@@ -1,0 +1,76 @@
+"""A server, a browser, and people who speak to it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from duplex_server.models.embedded.voice import Voice
+from duplex_server.types import Pcm
+from tests.e2e.clips import microphone_file
+from tests.e2e.serving import Server
+from tests.e2e.visitor import Visitor, open_browser
+from tests.helpers.speech import UserVoice, silence
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+OpenPage = Callable[..., Visitor]
+"""``visit(url, hears=track, sees=film, once=True, **options)`` opens a page in a browser of its own; ``beside=visitor``
+opens it in the browser of another."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser."""
+    for name in _BROWSERS:
+        found = shutil.which(name)
+        if found:
+            return found
+    pytest.skip(f"no browser here: none of {', '.join(_BROWSERS)} was found (Debian package: chromium)")
+
+
+@pytest.fixture(scope="session")
+def voice() -> Iterator[UserVoice]:
+    """The voice of the people in these tests."""
+    with Voice() as espeak:
+        yield UserVoice(espeak)
+
+
+@pytest.fixture(scope="module")
+def server(chromium: str) -> Iterator[Server]:
+    """A server for all tests of a file; without a browser it is not even started."""
+    assert chromium
+    with Server() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(chromium: str, tmp_path: Path) -> Iterator[OpenPage]:
+    """Open pages; at the end no page may have complained."""
+    complaints: list[str] = []
+    with sync_playwright() as playwright, ExitStack() as opened:
+
+        def open_page(
+            url: str,
+            *,
+            hears: Pcm | None = None,
+            sees: Path | None = None,
+            once: bool = True,
+            beside: Visitor | None = None,
+            **options: object,
+        ) -> Visitor:
+            browser = beside.page.context.browser if beside else None
+            if browser is None:
+                track = silence(1.0) if hears is None else hears
+                file = microphone_file(tmp_path / f"microphone-{len(list(tmp_path.iterdir()))}.wav", track)
+                browser = open_browser(playwright.chromium, chromium, microphone=file, camera=sees, once=once)
+                opened.callback(browser.close)
+            return Visitor(browser, url, on_error=complaints.append, **options)
+
+        yield open_page
+    assert not complaints
