@@ -11,6 +11,7 @@ import enum
 import ipaddress
 import json
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -208,15 +209,28 @@ def _check_together(result: Effective) -> None:
         for present, absent in ((one, other), (other, one)):
             if getattr(settings, present) and not getattr(settings, absent):
                 raise ConfigError(f"{named(present)} needs {absent} too, which is not set. Set both, or neither.")
-    for name in ("tls_certificate", "tls_key"):
-        if path := getattr(settings, name):
-            _text_of(path, name)
+    if settings.tls_certificate:
+        _check_certificate(settings)
     if not is_loopback(settings.host) and not settings.insecure and not accepted_keys(settings):
         raise ConfigError(
             f"{named('host')} is {settings.host}, which lets other machines in, but no API key is set. Set api_keys or "
             "api_key_file, or say --insecure if everybody may use this server."
         )
     accepted_keys(settings)
+
+
+def _check_certificate(settings: Settings) -> None:
+    for name in ("tls_certificate", "tls_key"):
+        _text_of(getattr(settings, name), name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or "not readable"
+        raise ConfigError(
+            f"{settings.tls_certificate} (tls_certificate) and {settings.tls_key} (tls_key) do not work "
+            f"together: {why}. Both must be PEM files, the key without a password, and it must be the certificate's."
+        ) from error
 
 
 def _check_model(model: str, name: str) -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,6 +234,42 @@ def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
 def test_a_missing_certificate_is_found_before_the_start(tmp_path: Path) -> None:
     sentence = refusal({"tls_certificate": str(tmp_path / "c.pem"), "tls_key": str(tmp_path / "k.pem")})
     assert "c.pem (tls_certificate) cannot be read" in sentence
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A self-signed certificate and its key."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, secret.public_key(), 1, began, began + dt.timedelta(days=1))
+        .sign(secret, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    certificate.write_bytes(signed)
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate, key
+
+
+def test_a_certificate_and_its_key_are_taken(certificate: tuple[Path, Path]) -> None:
+    chain, key = map(str, certificate)
+    assert load({"tls_certificate": chain, "tls_key": key}, {}).tls_key == key
+
+
+def test_a_key_that_is_not_the_certificates_is_refused(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    chain, key = map(str, certificate)
+    assert "do not work together" in refusal({"tls_certificate": key, "tls_key": chain})
+    no_pem = str(written(tmp_path / "no.pem", "-"))
+    assert "PEM files" in refusal({"tls_certificate": chain, "tls_key": no_pem})
+
+
+def test_a_key_with_a_password_is_refused_without_asking_for_it(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    secret = load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"sesame")))
+    assert "without a password" in refusal({"tls_certificate": str(chain), "tls_key": str(key)})
 
 
 @pytest.mark.parametrize("model", ["embedded", "echo", "my_package.my_model:build"])
