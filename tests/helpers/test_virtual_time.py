@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -14,14 +13,12 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def test_an_hour_passes_in_less_than_a_second_of_cpu() -> None:
+def test_an_hour_passes_within_the_time_limit_of_a_test() -> None:
     async def main() -> float:
         await asyncio.sleep(3600)
         return now_s()
 
-    before = time.process_time()
     assert run(main()) == START_S + 3600
-    assert time.process_time() - before < 1
 
 
 def test_timers_fire_in_the_order_of_their_deadlines() -> None:
