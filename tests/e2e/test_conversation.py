@@ -25,7 +25,8 @@ def test_asked_the_time_it_answers_aloud_and_in_captions(
     visitor = visit(server.url, hears=said(voice, (_BEGIN_S, "what time is it")), transport=transport)
     visitor.start()
     answer = visitor.answer(r"^it is \d+")
-    assert visitor.look("duplex.captions.some((line) => line.who === 'you' && line.words[0]?.text === 'what time is it')")
+    understood = "line.who === 'you' && line.words[0]?.text === 'what time is it'"
+    assert visitor.look(f"duplex.captions.some((line) => {understood})")
     asked_ms = visitor.times("input_audio_buffer.speech_stopped")[0]
     assert 0.6 < visitor.sound_s(asked_ms) < 6.0
     assert visitor.sound_s(0, asked_ms) == 0.0
@@ -85,9 +86,7 @@ def test_the_interrupt_button_silences_a_story(visit: OpenPage, server: Server, 
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_closed_microphone_hears_nothing(
-    visit: OpenPage, server: Server, voice: UserVoice, transport: str
-) -> None:
+def test_a_closed_microphone_hears_nothing(visit: OpenPage, server: Server, voice: UserVoice, transport: str) -> None:
     track = said(voice, (_BEGIN_S, "what time is it"), (_BEGIN_S + 6.0, "what is the date"))
     visitor = visit(server.url, hears=track, transport=transport)
     visitor.start()

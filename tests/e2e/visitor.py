@@ -94,7 +94,7 @@ class Visitor:
         self.until("duplex.state.phase === 'live'", within_s)
 
     def until(self, condition: str, within_s: float = 20.0) -> Any:
-        """Wait until a JavaScript expression is true; returns its value. It may call ``heard(item)`` and ``lines(who)``.
+        """Wait until a JavaScript expression is true; return its value. It may call ``heard(item)`` and ``lines(who)``.
 
         ``lines(who)`` lists captions as ``{text, status, heard}``.
         """

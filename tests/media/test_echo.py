@@ -14,7 +14,7 @@ N_TICKS = 400  # 8 s
 
 
 def babble(seed: int, n_ticks: int = N_TICKS) -> Pcm:
-    """Sound with the rhythm of speech: syllables of 120 to 300 ms, each with a colour and loudness of its own, 24 kHz."""
+    """Sound with the rhythm of speech: syllables of 120 to 300 ms, each with its own colour and loudness, 24 kHz."""
     rng = np.random.default_rng(seed)
     sound = np.zeros(n_ticks * 480)
     position = 0
