@@ -5,6 +5,8 @@ Every scenario takes a participant that has just joined, and adds figures. What 
 ``response_s``        end of the user's last audible sample → first audible sample of the answer
 ``down_s``            first audible sample of an interruption → the voice was last heard less than 12 dB below before
 ``silent_s``          the same onset → last audible sample of the interrupted response
+``hold_s``            the same onset → the server said that it suspects an interruption (``overlap.decision``)
+``decided_s``         the same onset → the server said that it is one
 ``obeyed``            1 if the interrupted response fell silent within 2 s of the onset
 ``back_s``            last audible sample of what was no interruption → the voice is heard within 12 dB of before;
                       the voice's own pauses do not count
@@ -39,7 +41,8 @@ _ANSWER_WITHIN_S = 4.0
 _OBEYED_WITHIN_S = 2.0
 _PAUSE_S = 0.8
 """A voice that is silent for so long has finished: longer than a speaker's pause between sentences."""
-_LONGEST_ANSWER_S = 40.0
+_LONGEST_ANSWER_S = 100.0
+"""A story lasts over a minute."""
 _STORY_ATTEMPTS = 4
 _STORY_ON_S = 2.0
 """A voice that still speaks after this long is telling the story, and is loud enough to be compared with."""
@@ -249,6 +252,10 @@ def _judge_interruption(
     silent_s = 0.0 if last_s is None else last_s - span.start_s
     obeyed = silent_s < _OBEYED_WITHIN_S
     figures.add(f"{group}_obeyed", obeyed, origin)
+    for action, name in (("hold", "hold_s"), ("interrupt", "decided_s")):
+        told_s = [time_s for time_s, event in someone.all(OverlapDecision, span.start_s) if event.action == action]
+        if told_s and told_s[0] < end_s:
+            figures.add(f"{group}_{name}", told_s[0] - span.start_s, origin)
     if obeyed:
         figures.add(f"{group}_silent_s", silent_s, origin)
         figures.add(f"{group}_down_s", down_after_s(track, RATE_HZ, span.start_s, end_s), origin)

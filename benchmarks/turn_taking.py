@@ -70,6 +70,9 @@ BABBLE_DB = -45.0
 KEYS_PEAK_DB = -22.0
 COUGH_DB = USER_DB - 3.0
 
+BUSY_S = 0.02
+"""A benchmark that sends its packets so late (p99) measures the machine's other work."""
+
 TARGETS = (
     Target("response_s", "p50", "<=", 0.5),
     Target("response_s", "p95", "<=", 0.8),
@@ -118,11 +121,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{asked.transport}, {asked.sessions} conversations at a time, {len(jobs)} in all\n")
     print_table(("figure", "n", "p50", "p95", "max"), figures.table(sorted(figures.values)))
     print(f"\nnoise endured while the model spoke: {figures.statistic('noise_minutes', 'sum') or 0:.1f} minutes")
-    print(f"the benchmark's own lateness in sending: p99 {1000 * percentile(lags_s, 99):.1f} ms\n")
+    lag_s = percentile(lags_s, 99)
+    warning = "" if lag_s < BUSY_S else ": THE MACHINE WAS TOO BUSY, all times are too long"
+    print(f"the benchmark's own lateness in sending: p99 {1000 * lag_s:.1f} ms{warning}\n")
     targets = [target for target in TARGETS if asked.only is None or target.name in figures.values]
     checks = figures.check(targets)
     met = print_checks(checks)
-    content = {"transport": asked.transport, "sessions": asked.sessions, "figures": figures.to_json()}
+    content = {
+        "transport": asked.transport,
+        "sessions": asked.sessions,
+        "own_lateness_p99_s": lag_s,
+        "figures": figures.to_json(),
+    }
     save(asked.out / f"turn_taking_{asked.transport}.json", content, checks)
     plots.turn_taking(asked.out / f"turn_taking_{asked.transport}.png", figures, checks, asked.transport)
     print(f"\nwritten to {asked.out}/turn_taking_{asked.transport}.json and .png")
@@ -158,7 +168,7 @@ def plan(mouth: Mouth, *, quick: bool) -> list[Job]:
         jobs += [
             Job(f"interruption by {voice}", interrupt(request, _said(mouth, interruptions, voice), "interruption")),
             Job(f"backchannel by {voice}", disturb(request, short[:3] if quick else short, "backchannel")),
-            Job(f"aside by {voice}", disturb(request, asides[:2] if quick else asides, "aside")),
+            Job(f"aside by {voice}", disturb(request, asides[n::2] if quick else asides, "aside")),
             Job(f"response to {voice}", ask(_said(mouth, commands, voice))),
             Job(f"stop word by {voice}", interrupt(request, stops, "stop_word")),
             Job(
