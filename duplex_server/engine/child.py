@@ -43,9 +43,10 @@ def main(commands_fd: int, cancels_fd: int) -> int:
     """Serve the socket pair's other ends until they are closed; returns the exit status."""
     faulthandler.enable()
     # The server decides when its workers end, by closing their socket: a Ctrl-C in the terminal, or a service manager
-    # that signals every process, must not cut conversations that the server still lets finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # that signals every process, must not cut conversations that the server still lets finish. Not SIG_IGN: programs
+    # that the model starts would inherit it, and could not be ended in the usual way.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: None)
     commands, cancels = socket.socket(fileno=commands_fd), socket.socket(fileno=cancels_fd)
     for end in (commands, cancels):
         # A program that the model starts must not keep the sockets open after this process has died.

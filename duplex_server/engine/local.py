@@ -109,6 +109,7 @@ class _ThreadLink:
         try:
             async with asyncio.timeout(limit_s):
                 await self._done.wait()
+            self._thread.join()  # a moment: saying so is the last thing it does
         except TimeoutError:
             log.error("%s is still in a step after %.1f s; it is left behind", WORKER_NAME, limit_s)
 

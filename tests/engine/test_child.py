@@ -30,6 +30,19 @@ def test_a_worker_ignores_the_signals_that_the_server_answers() -> None:
     run_really(main())
 
 
+@needs_pidfd
+def test_a_program_that_the_model_starts_does_not_ignore_them() -> None:
+    async def main() -> None:
+        async with ProcessEngine("tests.helpers.models:commanded", rows=1, workers=1) as engine:
+            said = Said(await engine.open(SessionSetup()))
+            pid = int(await said.ask("child"))
+            pidfd = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGTERM)
+            wait_until_dead([pidfd])
+
+    run_really(main())
+
+
 SERVER = """
 import asyncio
 from duplex_server.engine.processes import ProcessEngine

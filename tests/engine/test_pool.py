@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 
-from duplex_server.engine.messages import (
-    Loaded,
-)
+from duplex_server.engine.messages import Loaded
 from duplex_server.engine.pool import WorkerPool
 from duplex_server.errors import CapacityError, ModelLoadError
-from duplex_server.types import SessionSetup, Unit
+from duplex_server.types import SessionSetup
 from tests.helpers.virtual_time import run
-from tests.helpers.workers import LIMITS, SPEC, Stage, fail_to_load, never_load
+from tests.helpers.workers import LIMITS, SPEC, Stage, fail_to_load, never_load, now_s, settle
 
 SETUP = SessionSetup()
-
-
-def unit(index: int) -> Unit:
-    return Unit(index, np.zeros(640, np.float32))
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def now_s() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def test_the_first_load_that_fails_ends_the_others() -> None:

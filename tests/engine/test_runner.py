@@ -8,7 +8,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pytest
 
 from duplex_server.engine.batcher import units_ahead
@@ -30,7 +29,8 @@ from duplex_server.engine.messages import (
 from duplex_server.engine.runner import QUIET_S, Runner
 from duplex_server.errors import ModelLoadError
 from duplex_server.models.base import Model, RowOutput, RowUnit
-from duplex_server.types import Floor, ModelOutput, SessionSetup, Unit
+from duplex_server.types import Floor, ModelOutput, SessionSetup
+from tests.helpers.engines import unit
 from tests.helpers.models import CommandedModel, CountingModel
 
 ListOfCommands = Sequence[Command]
@@ -48,10 +48,6 @@ class ListInbox:
         if self._batches:
             return self._batches.pop(0)
         return [] if wait_s == 0 else None
-
-
-def unit(index: int, *texts: str, floor: Floor = Floor.FREE) -> Unit:
-    return Unit(index, np.zeros(640, np.float32), texts=texts, floor=floor)
 
 
 def opened(row: int, conversation: int, instructions: str = "") -> OpenRow:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from duplex_server.engine.messages import CancelTurn, CloseRow, Command, TakeUnit
 from duplex_server.engine.slots import OUTPUTS_MAX, RowSlot
 from duplex_server.errors import EngineLost, ModelError, ModelTimeout
-from duplex_server.types import ModelOutput, SessionSetup, Unit
+from duplex_server.types import ModelOutput, SessionSetup
+from tests.helpers.engines import unit
 from tests.helpers.virtual_time import run
+from tests.helpers.workers import settle
 
 
 class WritingDesk:
@@ -38,18 +39,8 @@ def slot_of(desk: WritingDesk, units_ahead: int = 2) -> RowSlot:
     return RowSlot(desk, row=3, conversation=7, units_ahead=units_ahead, stall_limit_s=10.0)
 
 
-def unit(index: int) -> Unit:
-    return Unit(index, np.zeros(640, np.float32))
-
-
 def said(text: str) -> ModelOutput:
     return ModelOutput(1, text=text)
-
-
-async def settle() -> None:
-    """Let every task run until it waits."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def read(slot: RowSlot, into: list[str]) -> None:

@@ -22,24 +22,12 @@ from duplex_server.engine.pool import WorkerPool
 from duplex_server.engine.slots import RowSlot
 from duplex_server.engine.usage import UNKNOWN
 from duplex_server.errors import CapacityError, EngineLost, ModelTimeout
-from duplex_server.types import ModelOutput, SessionSetup, Unit
+from duplex_server.types import ModelOutput, SessionSetup
+from tests.helpers.engines import unit
 from tests.helpers.virtual_time import run
-from tests.helpers.workers import LIMITS, Stage, fail_to_load, load, load_and_die
+from tests.helpers.workers import LIMITS, Stage, fail_to_load, load, load_and_die, now_s, settle
 
 SETUP = SessionSetup()
-
-
-def unit(index: int) -> Unit:
-    return Unit(index, np.zeros(640, np.float32))
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def now_s() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def test_what_is_posted_in_one_turn_of_the_loop_is_sent_together() -> None:

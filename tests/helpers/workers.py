@@ -11,7 +11,18 @@ from duplex_server.engine.usage import Usage
 from duplex_server.engine.worker import Hear, Limits, Link, Worker
 from duplex_server.types import ModelSpec
 
-__all__ = ["LIMITS", "SPEC", "PlayedLink", "Stage", "fail_to_load", "load", "load_and_die", "never_load"]
+__all__ = [
+    "LIMITS",
+    "SPEC",
+    "PlayedLink",
+    "Stage",
+    "fail_to_load",
+    "load",
+    "load_and_die",
+    "never_load",
+    "now_s",
+    "settle",
+]
 
 SPEC = ModelSpec(name="played", unit_ms=40)
 LIMITS = Limits(load_s=60, stall_s=10, backoff_first_s=1, backoff_max_s=4, stable_s=100)
@@ -101,3 +112,14 @@ def fail_to_load(link: PlayedLink) -> None:
 
 def never_load(link: PlayedLink) -> None:
     """Nothing is ever heard of the model."""
+
+
+async def settle() -> None:
+    """Let every task run until it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def now_s() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
