@@ -29,12 +29,19 @@ _ONSET_WINDOWS = 3
 """Of the last four windows, for an onset that is reported: one or two are clicks and key strokes."""
 _HOLD_WINDOWS = 2
 """In a row, for an onset that only lowers the voice: 64 ms."""
-_RELEASE_WINDOWS = 5
-"""Unvoiced windows in a row after which a held onset is over: 160 ms, longer than any closure within a word."""
-_VOICED_SHARE = 0.6
+_RELEASE_WINDOWS = 4
+"""Quiet windows in a row after which a held onset is over and the voice comes back: 128 ms, the longest closure within
+a word. Between two words it may last longer:"""
+_RESUME_SAMPLES = INPUT_RATE_HZ * 280 // 1000
+"""a held onset that goes on within this time is the same onset. Source: 250 ms is the usual bound between pauses of
+articulation and of speech (Goldman-Eisler, Psycholinguistics, 1968), and the detector adds a window."""
+_VOICED_SHARE = 0.5
 """Of an interruption's time, this much must be voice: running speech has 10 to 30 % of closures and pauses."""
 _TAIL_DB = 8.0
 """Below the loudest window of the held sound; stressed syllables come back to it, a dying vowel does not."""
+_RING_DB = 15.0
+"""Below the loudest window even the softest syllable of a phrase does not fall; a window this faint is the detector's
+ringing."""
 _NOISE_SAMPLES = 5 * WINDOW_SAMPLES
 """A held sound with less voice than this (160 ms) is called noise, with more a backchannel."""
 _ECHO_SILENCE = 0.5
@@ -92,6 +99,18 @@ class Interrupt:
 TurnEvent = SpeechStarted | SpeechStopped | Hold | Ignore | Interrupt
 
 
+@dataclass(slots=True)
+class _Held:
+    """An onset over the model's voice that is being judged."""
+
+    onset: int
+    until: int
+    """End of its last loud window."""
+    voiced: int
+    peak_db: float
+    quiet_windows: float = 0.0
+
+
 class Turns:
     """Decide, window by window, whether the user speaks and whether the model must give way."""
 
@@ -105,10 +124,8 @@ class Turns:
         self._confirm_samples = INPUT_RATE_HZ * confirm_ms // 1000
         self._voiced: deque[bool] = deque(maxlen=4)  # the newest windows; the oldest goes
         self._speaking = False
-        self._held_at: int | None = None
-        self._held_voiced = 0
-        self._held_until = 0
-        self._held_peak_db = SILENCE_DB
+        self._held: _Held | None = None
+        self._lapsed: _Held | None = None  # what was ignored last, in case it goes on
         self._silent_windows = 0.0
         self._last_voiced_end = 0
         self._user_level_db: float | None = None
@@ -122,7 +139,7 @@ class Turns:
     @property
     def holding(self) -> bool:
         """Whether an onset is being judged."""
-        return self._held_at is not None
+        return self._held is not None
 
     @property
     def must_listen(self) -> bool:
@@ -149,13 +166,11 @@ class Turns:
             self._silent_windows = 0.0
             if not model_audible:
                 self._learn_level(window.level_db)
-        elif window.probability < _SILENCE:
-            self._silent_windows += 1
-        elif echo:  # speech that the echo explains: probably nobody's, but a user may be speaking beneath it
-            self._silent_windows += _ECHO_SILENCE
+        elif window.probability < _SILENCE or echo:
+            self._silent_windows += self._silence_of(window)
         if self._silent_windows >= _RELEASE_WINDOWS:
             self._forced_listening = False
-        if self._held_at is not None:
+        if self._held is not None:
             return self._judge(window, voiced, model_audible)
         if self._speaking:
             return self._await_silence()
@@ -178,9 +193,9 @@ class Turns:
         return self._interrupt("client", at_samples)
 
     def _interrupt(self, reason: str, at_samples: int) -> list[TurnEvent]:
-        onset = self._held_at if self._held_at is not None else at_samples
-        heard = self._held_at is not None or reason == "model"
-        self._held_at = None
+        onset = self._held.onset if self._held is not None else at_samples
+        heard = self._held is not None or reason == "model"
+        self._held = None
         self._forced_listening = heard and self._silent_windows < _RELEASE_WINDOWS
         if not heard or self._speaking:
             return [Interrupt(onset, reason)]
@@ -195,11 +210,7 @@ class Turns:
         if model_audible and policy is InterruptionPolicy.GUARDED:
             if len(recent) < _HOLD_WINDOWS or not all(recent[-_HOLD_WINDOWS:]):
                 return []
-            self._held_at = window.end_samples - _HOLD_WINDOWS * WINDOW_SAMPLES
-            self._held_voiced = _HOLD_WINDOWS * WINDOW_SAMPLES
-            self._held_until = window.end_samples
-            self._held_peak_db = window.level_db
-            return [Hold(self._held_at)]
+            return [self._hold(window)]
         if not voiced or sum(recent) < _ONSET_WINDOWS:
             return []
         onset = max(0, window.end_samples - len(recent) * WINDOW_SAMPLES)
@@ -210,28 +221,47 @@ class Turns:
         return [SpeechStarted(onset)]
 
     def _judge(self, window: VoiceWindow, voiced: bool, model_audible: bool) -> list[TurnEvent]:
-        assert self._held_at is not None, "there is an onset to judge"
-        onset = self._held_at
-        self._held_peak_db = max(self._held_peak_db, window.level_db if voiced else SILENCE_DB)
+        held = self._held
+        assert held is not None, "there is an onset to judge"
+        # A detector rings on for some 80 ms after the voice; those windows are faint, and count as silence.
+        held.peak_db = max(held.peak_db, window.level_db if voiced else SILENCE_DB)
+        below_peak_db = held.peak_db - window.level_db
         if voiced and not window.hummed:
-            self._held_voiced += WINDOW_SAMPLES
-            # A detector rings on for some 80 ms after the voice; those windows are faint, and do not prolong it.
-            if window.level_db > self._held_peak_db - _TAIL_DB:
-                self._held_until = window.end_samples
-        lasted, waited = self._held_until - onset, window.end_samples - onset
+            held.voiced += WINDOW_SAMPLES
+            held.until = window.end_samples if below_peak_db < _TAIL_DB else held.until
+        rings = voiced and below_peak_db > _RING_DB
+        held.quiet_windows = 0.0 if voiced and not rings else held.quiet_windows + (rings or self._silence_of(window))
         if not model_audible:  # the model finished; what was held is plain speech if it goes on
-            self._held_at = None
-            self._speaking = self._silent_windows < _RELEASE_WINDOWS
-            return [Ignore(onset, "turn_over"), *([SpeechStarted(onset)] if self._speaking else [])]
-        if lasted >= self._confirm_samples and self._held_voiced >= _VOICED_SHARE * lasted:
-            self._held_at = None
+            self._held = None
+            self._speaking = held.quiet_windows < _RELEASE_WINDOWS
+            return [Ignore(held.onset, "turn_over"), *([SpeechStarted(held.onset)] if self._speaking else [])]
+        lasted = held.until - held.onset
+        if lasted >= self._confirm_samples and held.voiced >= _VOICED_SHARE * lasted:
+            self._held = None
             self._speaking = self._forced_listening = True
-            return [SpeechStarted(onset), Interrupt(onset, "speech")]
-        if self._silent_windows >= _RELEASE_WINDOWS or waited > _PATIENCE_FACTOR * self._confirm_samples:
-            self._held_at = None
-            self._voiced.clear()
-            return [Ignore(onset, "backchannel" if self._held_voiced > _NOISE_SAMPLES else "noise")]
-        return []
+            return [SpeechStarted(held.onset), Interrupt(held.onset, "speech")]
+        impatient = window.end_samples - held.onset > _PATIENCE_FACTOR * self._confirm_samples
+        if held.quiet_windows < _RELEASE_WINDOWS and not impatient:
+            return []
+        self._held, self._lapsed = None, None if impatient else held
+        self._voiced.clear()
+        return [Ignore(held.onset, "backchannel" if held.voiced > _NOISE_SAMPLES else "noise")]
+
+    def _silence_of(self, window: VoiceWindow) -> float:
+        """Return what a window without voice counts towards the end of a voiced stretch."""
+        # Speech that the echo explains is probably nobody's, but a user may be speaking beneath it.
+        return 1.0 if window.probability < _SPEECH else _ECHO_SILENCE
+
+    def _hold(self, window: VoiceWindow) -> Hold:
+        lapsed, self._lapsed = self._lapsed, None
+        onset = window.end_samples - _HOLD_WINDOWS * WINDOW_SAMPLES
+        if lapsed is not None and onset - lapsed.until <= _RESUME_SAMPLES:  # the pause was one between two words
+            lapsed.until, lapsed.quiet_windows = window.end_samples, 0.0
+            lapsed.voiced += _HOLD_WINDOWS * WINDOW_SAMPLES
+            self._held = lapsed
+        else:
+            self._held = _Held(onset, window.end_samples, _HOLD_WINDOWS * WINDOW_SAMPLES, window.level_db)
+        return Hold(self._held.onset)
 
     def _await_silence(self) -> list[TurnEvent]:
         silent_ms = self._silent_windows * WINDOW_SAMPLES * 1000 / INPUT_RATE_HZ
