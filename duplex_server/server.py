@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -160,7 +161,10 @@ def _watch(metrics: Metrics, engine: ProcessEngine, manager: SessionManager) -> 
 def _invitation(settings: Settings, listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
-    shown = "localhost" if is_loopback(settings.host) else f"[{host}]" if ":" in host else host
+    name = "localhost" if is_loopback(settings.host) else host
+    if ipaddress.ip_address(host).is_unspecified:
+        name = socket.gethostname()
+    shown = f"[{name}]" if ":" in name else name
     url = f"{scheme}://{shown}:{port}"
     if not settings.web_client:
         return f"Ready at {url}/v1/realtime. Stop with Ctrl-C."

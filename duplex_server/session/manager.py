@@ -191,6 +191,7 @@ class SessionManager:
             turn_taking=TurnTaking(policy=self._policy),
             opt_in=hello.opt_in,
             expires_at=int(self._wall_clock_s() + self._limits.session_max_s),
+            image_max_bytes=self._limits.pictures.max_bytes,
         )
 
     def _tell(self, transport: Transport, dialogue: Dialogue, error: DuplexError) -> None:

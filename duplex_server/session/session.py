@@ -13,6 +13,7 @@ Knows nothing about JSON, codecs, or who may enter.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ _SPEAK_PATIENCE_S = 3.0
 """How long the model is asked to speak before a ``response.create`` is answered with an empty response.
 
 Three of MiniCPM-o's units; clients give up after 10 s (realtime protocol notes §3.1)."""
+_GRID_MAX_MS = 100
+"""A session waits this long for its first tick at most."""
 _POSITION_EVERY_TICKS = 10
 
 
@@ -169,7 +172,7 @@ class Session:
                     self._perform(request)
 
     def _perform(self, request: asked.Request) -> None:
-        match request:
+        match request:  # CommitInput changes nothing: the model has heard all that came, and waits for CreateResponse
             case asked.AppendAudio():
                 self._microphone.put(request)
             case asked.AppendImage():
@@ -182,8 +185,6 @@ class Session:
                 self._slot.configure(request.setup)
             case asked.ClearInput():
                 self._timeline.clear()
-            case asked.CommitInput():
-                pass  # the model hears everything as it comes; what it is asked to do follows as CreateResponse
             case asked.CreateResponse():
                 if request.instructions:
                     self._cutter.add_text(request.instructions)
@@ -210,7 +211,10 @@ class Session:
     async def _beat(self) -> None:
         """The session's clock: hear one tick, play one tick, by absolute deadlines."""
         loop = asyncio.get_running_loop()
-        due_s = loop.time()
+        # All sessions tick on one grid, so that a worker wakes once for all their units and takes them as one batch.
+        grid_s = min(self._spec.unit_ms, _GRID_MAX_MS) / 1000
+        due_s = math.ceil(loop.time() / grid_s) * grid_s
+        await asyncio.sleep(due_s - loop.time())
         n_beats = 0
         while not self._is_over(due_s):
             self._hear(self._timeline.take())
@@ -326,6 +330,8 @@ class Session:
     def _play(self, now_s: float) -> None:
         self._announce(now_s)
         due = self._playout.take(now_s)
+        if due is not None and self._dialogue.is_silent(due.turn):  # a turn to be read passes at the pace of speech
+            due = None
         self._echo.sent(due.pcm if due is not None and self._media_track else None, _OUTPUT_TICK_SAMPLES)
         if due is not None:
             self._send_slice(due)
@@ -385,10 +391,9 @@ class Session:
     async def _finish(self) -> None:
         """Close the transport, which ends :meth:`_read` and with it the session."""
         error = self._ending.error
-        if error is not None:
-            self._send(self._dialogue.fail(error))
-        elif self._ending.by_model:  # untold, the peer would take it for a lost connection and come back
+        if self._ending.by_model:  # untold, the peer would take it for a lost connection and come back
             self._send(self._dialogue.closing("model", 0))
+        self._send(self._dialogue.fail(error) if error else [])
         await self._transport.close(error)
 
 

@@ -28,7 +28,7 @@ _SILENCE = 0.35
 _ONSET_WINDOWS = 3
 """Of the last four windows, for an onset that is reported: one or two are clicks and key strokes."""
 _HOLD_WINDOWS = 2
-"""In a row, for an onset that only lowers the voice: 64 ms."""
+"""For an onset over the model's voice, which only lowers it, or under ``IMMEDIATE`` must be fast: 64 ms."""
 _RELEASE_WINDOWS = 4
 """Quiet windows in a row after which a held onset is over and the voice comes back: 128 ms, the longest closure within
 a word. Between two words it may last longer:"""
@@ -211,7 +211,7 @@ class Turns:
             if len(recent) < _HOLD_WINDOWS or not all(recent[-_HOLD_WINDOWS:]):
                 return []
             return [self._hold(window)]
-        if not voiced or sum(recent) < _ONSET_WINDOWS:
+        if not voiced or sum(recent) < (_HOLD_WINDOWS if model_audible else _ONSET_WINDOWS):
             return []
         onset = max(0, window.end_samples - len(recent) * WINDOW_SAMPLES)
         self._speaking = True

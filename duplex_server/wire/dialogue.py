@@ -187,6 +187,11 @@ class Dialogue:
         self._was_heard = True
         return [*response.audio(pcm)]
 
+    def is_silent(self, turn: int) -> bool:
+        """Whether the response that carries ``turn`` is to be read, not heard."""
+        response = self._current(turn)
+        return response is not None and response.text_only
+
     def end_response(self, turn: int, outcome: Outcome, played_ms: int) -> list[ServerEvent]:
         """Close the response that carries ``turn``.
 
