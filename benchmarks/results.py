@@ -79,13 +79,21 @@ class Figures:
         return [Check(target, self.statistic(target.name, target.statistic)) for target in targets]
 
     def table(self, names: Iterable[str]) -> list[tuple[str, int, str, str, str]]:
-        """Return (name, count, p50, p95, max) for each name that has figures, ready to be printed."""
+        """Return (name, count, p50, p95, max) for each name of a time, ready to be printed."""
+        rows = []
+        for name in filter(is_time, names):
+            p50, p95, most = (shown(name, self.statistic(name, statistic)) for statistic in ("p50", "p95", "max"))
+            rows.append((name, len(self.values[name]), p50, p95, most))
+        return rows
+
+    def counts(self, names: Iterable[str]) -> list[tuple[str, int, str, str]]:
+        """Return (name, count, sum, share of figures that are not 0) for each other name, ready to be printed."""
         rows = []
         for name in names:
-            if self.values.get(name):
-                columns = [shown(name, self.statistic(name, statistic)) for statistic in ("p50", "p95", "max")]
-                rows.append((name, len(self.values[name]), *columns))
-        return rows  # type: ignore[return-value]
+            if not is_time(name):
+                share = self.statistic(name, "share") or 0.0
+                rows.append((name, len(self.values[name]), shown(name, sum(self.values[name])), f"{100 * share:.0f} %"))
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Return all values with their origins, for a file."""
@@ -95,8 +103,13 @@ class Figures:
         }
 
 
+def is_time(name: str) -> bool:
+    """Return whether a figure is a time in seconds, by its name."""
+    return name.endswith("_s")
+
+
 def shown(name: str, figure: float | None) -> str:
-    """Return a figure as people read it: seconds as milliseconds, others with two digits."""
+    """Return a figure as people read it: times as milliseconds, others with two digits."""
     if figure is None:
         return "–"
-    return f"{1000 * figure:.0f} ms" if name.endswith("_s") else f"{figure:.2f}".rstrip("0").rstrip(".")
+    return f"{1000 * figure:.0f} ms" if is_time(name) else f"{figure:.2f}".rstrip("0").rstrip(".")

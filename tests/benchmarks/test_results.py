@@ -49,10 +49,8 @@ def test_a_target_is_met_or_not_and_never_by_measuring_nothing(figures: Figures,
 
 
 def test_the_table_shows_what_was_measured(figures: Figures) -> None:
-    assert figures.table(["response_s", "nothing", "obeyed"]) == [
-        ("response_s", 20, "1000 ms", "1900 ms", "2000 ms"),
-        ("obeyed", 4, "1", "1", "1"),
-    ]
+    assert figures.table(figures.values) == [("response_s", 20, "1000 ms", "1900 ms", "2000 ms")]
+    assert figures.counts(figures.values) == [("obeyed", 4, "3", "75 %")]
 
 
 def test_the_file_holds_every_value_with_its_origin(figures: Figures) -> None:
