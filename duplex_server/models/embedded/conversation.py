@@ -157,7 +157,7 @@ class Conversation:
 
     def _take_text(self, text: str) -> Iterator[ModelOutput]:
         command = parse_typed(text)
-        if command is not None:
+        if command is not None and command.intent is not Intent.OTHER:
             yield from self._obey(command)
         elif text.strip():
             if self._speech is not None:

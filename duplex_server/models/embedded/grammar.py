@@ -68,6 +68,8 @@ class Intent(enum.Enum):
     WHO_ARE_YOU = enum.auto()
     THANKS = enum.auto()
     GOODBYE = enum.auto()
+    OTHER = enum.auto()
+    """Not understood: short sentences that would be taken for commands if the recogniser did not know them."""
     BACKCHANNEL = enum.auto()
     """Says only "I am listening", or nothing at all: never answered, never an interruption."""
 
@@ -129,8 +131,8 @@ def _number_phrases() -> dict[tuple[str, ...], int]:
 _NUMBERS = _number_phrases()
 
 NAMES = (
-    "alice anna alex ben bob chen daniel david emma eva george henry jack james john julia kevin laura leo linda lisa "
-    "lucy maria mary max mei michael ming oliver paul peter robert sam sarah sophie susan thomas tom wang wei yang"
+    "alice anna alex ben bob chen daniel david eva george henry jack james john julia kevin laura leo linda lisa "
+    "lucy maria mary max michael ming oliver paul peter robert sam sarah sophie susan thomas tom wang wei yang"
 )
 """Names that can be recognised; typed ones may be any."""
 
@@ -141,7 +143,7 @@ WORDS = (
 )
 """Words that can be recognised one by one, to be spelt or repeated; typed ones may be any."""
 
-_GLUE = "a and are in is like my not on the very we you"
+_GLUE = "a and is my not the very"
 
 
 _TYPED_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
@@ -194,7 +196,6 @@ FORMS = (
     Form(
         Intent.ADD, "(what is | what's) <number> plus <number>", "What is seven plus eight?", spoken=True, request=False
     ),
-    Form(Intent.ADD, "add <number> and <number>"),
     Form(Intent.SUBTRACT, "(what is | what's) <number> minus <number>", "What is twenty minus six?", request=False),
     Form(Intent.MULTIPLY, "(what is | what's) <number> times <number>", "What is six times seven?", request=False),
     Form(
@@ -257,6 +258,13 @@ FORMS = (
     Form(Intent.THANKS, "thank you [very much] | thanks [a lot]", "Thank you.", request=False),
     Form(Intent.GOODBYE, "goodbye | bye bye | see you later", "Goodbye.", spoken=True, request=False, typed="bye"),
     Form(
+        Intent.OTHER,
+        "start | what | why | where | who | when | not now | later | maybe | of course | come here | how old are you | "
+        "what do you think | where do you live | let's go home | i don't know | i am (tired | busy | fine) | "
+        "that was (funny | good | nice) | i like it | give me that",
+        request=False,
+    ),
+    Form(
         Intent.BACKCHANNEL,
         "mhm | uh-huh | yeah | yes | no | okay | right | all right | sure | i see | oh | hmm | really | wow | please",
         request=False,
@@ -265,7 +273,7 @@ FORMS = (
 )
 """Everything the model understands. The order is that of the help."""
 
-_POLITE = "please | can you | could you | could you please | would you"
+_POLITE = "please | can you | could you"
 
 _REWRITES = {"colour": "color", "grey": "gray", "mm-hm": "mhm", "whats": "what's", "good-bye": "goodbye"}
 _SIGNS = {"+": " plus ", "*": " times ", "×": " times "}
@@ -330,10 +338,10 @@ def vocabulary() -> frozenset[str]:
 
 def jsgf() -> str:
     """Write the grammar for the recogniser, in the Java Speech Grammar Format."""
-    kinds: dict[str, list[str]] = {"request": [], "question": [], "backchannel": []}
+    kinds: dict[str, list[str]] = {"request": [], "question": [], "aside": []}
     for form in FORMS:
-        if form.intent is Intent.BACKCHANNEL:
-            kinds["backchannel"].append(form.pattern)
+        if form.intent in (Intent.BACKCHANNEL, Intent.OTHER):
+            kinds["aside"].append(form.pattern)
         else:
             kinds["request" if form.request else "question"].append(form.pattern)
     rules = "".join(f"<{kind}> = {' | '.join(patterns)};\n" for kind, patterns in kinds.items())
@@ -341,7 +349,7 @@ def jsgf() -> str:
     return (
         "#JSGF V1.0;\ngrammar commands;\n"
         f"{slots}{rules}<polite> = {_POLITE};\n"
-        "public <sentence> = [<polite>] <request> [please] | <question> [please] | <backchannel>;\n"
+        "public <sentence> = [<polite>] <request> [please] | <question> [please] | <aside>;\n"
     )
 
 

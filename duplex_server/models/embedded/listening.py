@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from duplex_server.media.pcm import level_db
-from duplex_server.models.embedded.grammar import STOP_INTENTS, Command, parse
+from duplex_server.models.embedded.grammar import STOP_INTENTS, Command, Intent, parse
 from duplex_server.models.embedded.recognizer import Channel, Recognition, Recognizer
 from duplex_server.types import Pcm, Unit
 
@@ -117,8 +117,9 @@ class Ear:
             return None
         hypothesis = self._recognition.finish()
         self._recognition = None
-        accepted = hypothesis.confidence >= 0
-        command = parse(hypothesis.text).command if accepted else None
+        command = parse(hypothesis.text).command if hypothesis.confidence >= 0 else None
+        if command is not None and command.intent is Intent.OTHER:
+            command = None
         return self._conclude(hypothesis.text if command is not None else "", command)
 
     def close(self) -> None:

@@ -61,14 +61,20 @@ _FLOOR_SAMPLES = INPUT_RATE_HZ
 _IDLE_PAIRS = 4
 """Decoder pairs kept when nobody speaks, 7 MB each; making one takes 20 ms."""
 
-_EDIT_WEIGHT, _LENGTH_WEIGHT, _THRESHOLD = 8.0, 1.5, -6.0
-"""Weights of the rejection score, and where it becomes an acceptance. Source: benchmarks/embedded_accuracy.py."""
+_RATIO_WEIGHT, _EDIT_WEIGHT, _OUTSIDE_WEIGHT, _LENGTH_WEIGHT, _BIAS = 1.1, 3.4, 6.4, 0.27, 9.5
+"""A sentence is believed if the weighted sum in :func:`_judge` is at least 0.
+
+A logistic regression over 304 commands, 333 other sentences and 90 backchannels in 13 made-up voices, 20 to 40 dB over
+noise; the bias lets 95 % of the correctly recognised commands pass, each voice judged by the others' weights.
+"""
 
 _VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
 _CLASSES = tuple(
     frozenset(group.split()) for group in ("P B T D K G", "F V TH DH S Z SH ZH HH CH JH", "M N NG", "L R W Y")
 )
 """Consonants that are mistaken for each other: plosives, fricatives, nasals, glides."""
+_PHONES = _VOWELS.union(*_CLASSES)
+"""What a free row of phones is made of, besides silence and noises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,17 +300,29 @@ def _judge(pair: _Pair) -> Hypothesis:
     words, phones = pair.commands.hyp(), pair.phones.hyp()
     if not words or not words.hypstr or not phones:
         return _NOTHING
-    heard = [phone for phone in phones.hypstr.split() if phone != "SIL" and not phone.startswith("+")]
-    if not heard:
+    heard = [(part.word, part.start_frame, part.end_frame) for part in pair.phones.seg() if part.word in _PHONES]
+    said = [(part.word, part.start_frame, part.end_frame) for part in pair.commands.seg() if part.word[0] not in "<("]
+    if not heard or not said:
         return _NOTHING
-    expected = [phone for word in words.hypstr.split() for phone in pronunciations()[word][0].split()]
+    expected = [phone for word, _, _ in said for phone in _phones_of(word)]
+    voiced_frames = sum(end - start + 1 for _, start, end in heard)
     log_ratio = math.log(max(words.score, 1e-300)) - math.log(max(phones.score, 1e-300))
-    score = (
-        1000 * log_ratio / max(pair.commands.n_frames(), 1)
-        - _EDIT_WEIGHT * _edit_distance(expected, heard) / max(len(expected), len(heard))
-        - _LENGTH_WEIGHT * abs(math.log(len(expected) / len(heard)))
+    edits = _edit_distance(expected, [phone for phone, _, _ in heard])
+    outside = sum(not any(start - 2 <= (a + b) / 2 <= end + 2 for _, start, end in said) for _, a, b in heard)
+    confidence = (
+        _BIAS
+        + _RATIO_WEIGHT * 1000 * log_ratio / voiced_frames
+        - _EDIT_WEIGHT * edits / max(len(expected), len(heard))
+        - _OUTSIDE_WEIGHT * outside / len(heard)
+        - _LENGTH_WEIGHT * len(expected)
     )
-    return Hypothesis(words.hypstr, score - _THRESHOLD)
+    return Hypothesis(words.hypstr, confidence)
+
+
+def _phones_of(word: str) -> list[str]:
+    """Return the phones of a word as the decoder names it, ``"what's(2)"`` being its second pronunciation."""
+    spelling, _, number = word.rstrip(")").partition("(")
+    return pronunciations()[spelling][int(number or 1) - 1].split()
 
 
 def _edit_distance(expected: list[str], heard: list[str]) -> float:

@@ -51,7 +51,7 @@ def test_every_example_is_understood_and_can_be_spoken(form: grammar.Form) -> No
 
 
 def test_requests_may_be_polite() -> None:
-    for text in ("please tell me a joke", "could you please tell me a joke please", "can you tell me a joke"):
+    for text in ("please tell me a joke", "could you tell me a joke please", "can you tell me a joke"):
         assert parse(text).command == Command(Intent.JOKE)
     assert parse("can you what time is it").command is None
 
