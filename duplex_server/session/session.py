@@ -385,8 +385,7 @@ class Session:
         announcement = self._ending.announcement(now_s)
         if announcement is not None:
             self._send(self._dialogue.closing(*announcement))
-        audible = self._playout.pending or self._playout.audible(now_s)
-        return self._ending.is_over(now_s, model_audible=audible)
+        return self._ending.is_over(now_s, model_audible=self._playout.pending or self._playout.audible(now_s))
 
     async def _finish(self) -> None:
         """Close the transport, which ends :meth:`_read` and with it the session."""

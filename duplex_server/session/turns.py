@@ -39,8 +39,9 @@ _VOICED_SHARE = 0.5
 """Of an interruption's time, this much must be voice: running speech has 10 to 30 % of closures and pauses."""
 _TAIL_DB = 8.0
 """Below the loudest window of the held sound; stressed syllables come back to it, a dying vowel does not."""
-_RING_DB = 15.0
-"""Below the loudest window even the softest syllable of a phrase does not fall; a window this faint is the detector's
+_RISE_DB = 3.0
+_RING_DB = 25.0
+"""Below the loudest window even the fricatives of a phrase do not fall; a window this faint is the detector's
 ringing."""
 _NOISE_SAMPLES = 5 * WINDOW_SAMPLES
 """A held sound with less voice than this (160 ms) is called noise, with more a backchannel."""
@@ -108,6 +109,7 @@ class _Held:
     """End of its last loud window."""
     voiced: int
     peak_db: float
+    newest_db: float
     quiet_windows: float = 0.0
 
 
@@ -228,7 +230,9 @@ class Turns:
         below_peak_db = held.peak_db - window.level_db
         if voiced and not window.hummed:
             held.voiced += WINDOW_SAMPLES
-            held.until = window.end_samples if below_peak_db < _TAIL_DB else held.until
+            rises = window.level_db > held.newest_db + _RISE_DB  # a new syllable; a dying vowel never does
+            held.until = window.end_samples if below_peak_db < _TAIL_DB or rises else held.until
+        held.newest_db = window.level_db
         rings = voiced and below_peak_db > _RING_DB
         held.quiet_windows = 0.0 if voiced and not rings else held.quiet_windows + (rings or self._silence_of(window))
         if not model_audible:  # the model finished; what was held is plain speech if it goes on
@@ -260,7 +264,8 @@ class Turns:
             lapsed.voiced += _HOLD_WINDOWS * WINDOW_SAMPLES
             self._held = lapsed
         else:
-            self._held = _Held(onset, window.end_samples, _HOLD_WINDOWS * WINDOW_SAMPLES, window.level_db)
+            level_db = window.level_db
+            self._held = _Held(onset, window.end_samples, _HOLD_WINDOWS * WINDOW_SAMPLES, level_db, level_db)
         return Hold(self._held.onset)
 
     def _await_silence(self) -> list[TurnEvent]:
