@@ -30,7 +30,8 @@ import { sessionUpdate, typedMessage } from "./wire.js";
 /** How long the page shows that it was interrupted; shorter is missed, longer looks stuck. */
 export const INTERRUPTED_MS = 1400;
 
-/** First wait before a new attempt to connect; it doubles up to the longest. */
+/** First wait before a new attempt to connect; it doubles up to the longest. A full server names the time until it is
+ * surely free, which may be minutes; somebody who waits at the page wants the place that is given back before. */
 const RETRY_FIRST_MS = 500;
 const RETRY_LONGEST_MS = 15_000;
 
@@ -146,7 +147,7 @@ function lost(state, loss) {
   if (told.reason === "goodbye" || told.reason === "limit") return { state: { ...next, phase: "idle" }, effects };
   if (!RETRIED.has(told.reason) || state.attempt >= ATTEMPTS_MAX) return { state: { ...next, phase: "failed" }, effects };
   const backOff = Math.min(RETRY_LONGEST_MS, RETRY_FIRST_MS * 2 ** state.attempt);
-  const retryInMs = Math.max(backOff, told.retry_after_s * 1000);
+  const retryInMs = Math.min(RETRY_LONGEST_MS, Math.max(backOff, told.retry_after_s * 1000));
   effects.push({ type: "timer", name: "retry", ms: retryInMs });
   return { state: { ...next, phase: "reconnecting" }, effects };
 }

@@ -169,6 +169,7 @@ export class WebRtcTransport {
         resolve();
       };
       channel.onclose = () => {
+        this.call = ""; // the server has ended it
         if (!this.greeted) fail();
         else if (!this.closed) this.listener.onLoss(loss("network"));
       };
@@ -256,9 +257,10 @@ export class WebRtcTransport {
       await gathered(peer);
       await peer.setRemoteDescription({ type: "answer", sdp: await this.offer(peer, this.call, AbortSignal.timeout(HEAL_LIMIT_MS)) });
     } catch (error) {
-      const gone = hopeless || (error instanceof ConnectError && error.loss.reason !== "network");
-      if (gone && !this.closed) this.listener.onLoss(loss("network"));
-      if (gone) return;
+      const refused = error instanceof ConnectError && error.loss.reason !== "network";
+      if (refused) this.call = ""; // the server does not know it any more
+      if ((refused || hopeless) && !this.closed) this.listener.onLoss(loss("network"));
+      if (refused || hopeless) return;
       await peer.setLocalDescription({ type: "rollback" }).catch(() => {});
     }
     if (!this.closed) this.healTimer = window.setTimeout(() => void this.heal(), HEAL_EVERY_MS);

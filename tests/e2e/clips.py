@@ -19,6 +19,8 @@ __all__ = ["FAKE_RATE_HZ", "camera_file", "microphone_file", "said"]
 FAKE_RATE_HZ = 48_000
 """Chromium's fake microphone plays other rates too, but resamples them badly."""
 _TAIL_S = 1.0
+_AT_DB = -26.0
+"""Level of speech before the browser's gain control, which brings it up by some 10 dB: louder and it is squashed."""
 
 
 def said(voice: UserVoice, *sentences: tuple[float, str], lasts_s: float = 0.0) -> Pcm:
@@ -32,7 +34,7 @@ def said(voice: UserVoice, *sentences: tuple[float, str], lasts_s: float = 0.0) 
     Returns:
         float32 ``[n]`` at 16 kHz.
     """
-    clips = [(at_s, voice.say(text)) for at_s, text in sentences]
+    clips = [(at_s, voice.say(text, at_db=_AT_DB)) for at_s, text in sentences]
     ends_s = [at_s + len(clip) / INPUT_RATE_HZ + _TAIL_S for at_s, clip in clips]
     track = silence(max([lasts_s, *ends_s]))
     for at_s, clip in clips:

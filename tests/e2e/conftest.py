@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +22,8 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 OpenPage = Callable[..., Visitor]
 """``visit(url, hears=track, sees=film, once=True, **options)`` opens a page in a browser of its own; ``beside=visitor``
-opens it in the browser of another."""
+opens it in the browser of another. What the browser's console says in red fails the test, unless it matches
+``forgive``."""
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +64,7 @@ def visit(chromium: str, tmp_path: Path) -> Iterator[OpenPage]:
             sees: Path | None = None,
             once: bool = True,
             beside: Visitor | None = None,
+            forgive: str = "",
             **options: object,
         ) -> Visitor:
             browser = beside.page.context.browser if beside else None
@@ -70,7 +73,13 @@ def visit(chromium: str, tmp_path: Path) -> Iterator[OpenPage]:
                 file = microphone_file(tmp_path / f"microphone-{len(list(tmp_path.iterdir()))}.wav", track)
                 browser = open_browser(playwright.chromium, chromium, microphone=file, camera=sees, once=once)
                 opened.callback(browser.close)
-            return Visitor(browser, url, on_error=complaints.append, **options)
+
+
+            def complain(text: str) -> None:
+                if not (forgive and re.search(forgive, text)):
+                    complaints.append(text)
+
+            return Visitor(browser, url, on_error=complain, **options)
 
         yield open_page
     assert not complaints

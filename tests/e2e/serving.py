@@ -27,7 +27,8 @@ class Server:
             flags: of the command.
             port: to listen on; 0 for a free one.
         """
-        self._command = [sys.executable, "-m", "duplex_server", "serve", "--port", str(port), *flags]
+        serve = [sys.executable, "-m", "duplex_server", "serve", "--port", str(port), "--shutdown-grace-s", "0.5"]
+        self._command = [*serve, *flags]
         self.url = ""
         self.port = port
         self.log: deque[str] = deque(maxlen=400)  # the newest lines; the oldest goes

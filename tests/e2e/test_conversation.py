@@ -102,7 +102,7 @@ def test_a_closed_microphone_hears_nothing(visit: OpenPage, server: Server, voic
 def test_push_to_talk_answers_when_the_key_is_let_go(
     visit: OpenPage, server: Server, voice: UserVoice, transport: str
 ) -> None:
-    track = said(voice, (_BEGIN_S + 2.0, "what time is it"), lasts_s=20)
+    track = said(voice, (_BEGIN_S + 2.0, "what is the date"), lasts_s=20)
     visitor = visit(server.url, hears=track, transport=transport, policy="push_to_talk")
     visitor.start()
     opened_ms = visitor.until("duplex.levels.user[0]?.t")
@@ -112,7 +112,7 @@ def test_push_to_talk_answers_when_the_key_is_let_go(
     assert visitor.look("duplex.state.view") == "hearing"
     assert visitor.times("response.created") == []
     visitor.page.keyboard.up("Space")
-    visitor.answer(r"^it is \d+")
+    visitor.answer("^today is")
 
 
 def test_in_chinese_it_speaks_chinese(visit: OpenPage, server: Server) -> None:

@@ -216,9 +216,11 @@ test("a stalled connection is shown and keeps the conversation", () => {
   assert.equal(play.feed({ type: "stalled", on: false }).view, "speaking");
 });
 
-test("a full server is asked again when it said so", () => {
+test("a full server is asked again when it said so, but within 15 s", () => {
   const play = new Play().feed({ type: "start" }).lose("full", 9);
   assert.deepEqual(play.effects.at(-1), { type: "timer", name: "retry", ms: 9000 });
+  const patient = new Play().feed({ type: "start" }).lose("full", 120);
+  assert.deepEqual(patient.effects.at(-1), { type: "timer", name: "retry", ms: 15_000 });
 });
 
 test("after many attempts the person is asked", () => {
