@@ -143,8 +143,6 @@ WORDS = (
 )
 """Words that can be recognised one by one, to be spelt or repeated; typed ones may be any."""
 
-_GLUE = "a and is my not the very"
-
 
 _TYPED_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")
 
@@ -165,7 +163,7 @@ SLOTS = (
     Slot("number", tuple(_NUMBERS), typed=_is_number),
     Slot("name", _single(NAMES), typed=_any_word),
     Slot("word", _single(WORDS), typed=_any_word),
-    Slot("phrase", _single(f"{WORDS} {_GLUE}"), repeats=6, typed=_any_word),
+    Slot("phrase", _single(WORDS), repeats=4, typed=_any_word),
     Slot("topic", tuple(tuple(topic.split()) for topic in TOPICS)),
     Slot("tongue", _single("english chinese mandarin")),
 )
@@ -190,7 +188,7 @@ FORMS = (
     Form(Intent.COUNT_FROM_TO, "count from <number> to <number>", "Count from five to fifteen."),
     Form(Intent.COUNT_DOWN, "count down from <number>", "Count down from ten."),
     Form(Intent.SPELL, "spell <word>", "Spell banana.", spoken=True),
-    Form(Intent.REPEAT_AFTER_ME, "repeat after me <phrase>", "Repeat after me: the robot is very happy."),
+    Form(Intent.REPEAT_AFTER_ME, "repeat after me <phrase>", "Repeat after me: happy purple elephant."),
     Form(Intent.SAY_AGAIN, "say that again | repeat that", "Say that again."),
     Form(Intent.SAY_AGAIN, "what did you say", request=False, typed="pardon | again"),
     Form(

@@ -202,7 +202,7 @@ class Recognition:
 
     def _settle(self) -> None:
         """Start again, once, if the sound is far from what the conversation's mean expects."""
-        if self._settled:
+        if self._settled or not self._samples:
             return
         self._settled = True
         found, known = self._pool.mean_of(bytes(self._samples)), self._channel.cepstral_mean

@@ -12,7 +12,7 @@ _FILLERS = {
     "<number>": ("forty two", 42),
     "<name>": ("julia", "julia"),
     "<word>": ("banana", "banana"),
-    "<phrase>": ("the robot is happy", "the robot is happy"),
+    "<phrase>": ("happy robot", "happy robot"),
     "<topic>": ("the moon", "the moon"),
     "<tongue>": ("mandarin", "mandarin"),
 }
@@ -71,7 +71,7 @@ def test_please_alone_is_no_command() -> None:
         ("count to twenty one", False),
         ("count to ten", False),
         ("tell me a story", True),
-        ("repeat after me the robot", True),
+        ("repeat after me happy robot", True),
     ],
 )
 def test_only_a_sentence_that_may_go_on_to_mean_something_else_is_open(text: str, is_open: bool) -> None:

@@ -203,15 +203,17 @@ def test_a_cough_does_not_disturb_a_story(talk: Talk) -> None:
     assert not any(output.end_of_turn for output in outputs)
 
 
-@pytest.mark.parametrize("words", ["stop talking", "that's enough", "hold on"])
+@pytest.mark.parametrize(
+    ("words", "speaker"), [("stop talking", SPEAKERS[0]), ("be quiet", SPEAKERS[2]), ("hold on", SPEAKERS[1])]
+)
 def test_a_stop_word_silences_a_story_before_or_as_it_ends_and_is_not_answered(
-    talk: Talk, user: UserVoice, words: str
+    talk: Talk, user: UserVoice, words: str, speaker: str
 ) -> None:
     talk.type("tell me a story")
     talk.quiet(2.0)
     began_s = talk.n_units * _UNIT_S
     track = noise(3.0)
-    end_s = began_s + place(track, user.say(words), 0.5)
+    end_s = began_s + place(track, user.say(words, speaker), 0.5)
     outputs = talk.give(list(units_of(track, 40)))
     assert [output.turn for output in outputs if output.yields] == [1]
     yielded_s = next(at_s for at_s, output in talk.outputs if output.yields)
