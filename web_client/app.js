@@ -4,6 +4,7 @@
  * @import { Effect, Input, TimerName } from "./session.js"
  * @import { SessionState } from "./session_state.js"
  * @import { CaptureReport } from "./capture_worklet.js"
+ * @import { Room } from "./audio_nodes.js"
  * @import { Latency } from "./latency.js"
  * @import { Preferences } from "./preferences.js"
  * @import { Language, Quality, ServerEvent, Transport, TransportListener } from "./types.js"
@@ -144,9 +145,10 @@ export class App {
     const attempt = this.attempt;
     try {
       await this.openMicrophone();
+      const room = await this.microphone.prepare();
       if (attempt !== this.attempt) return this.releaseIfIdle();
       this.microphone.giveSamples(this.state.kind === "websocket");
-      const transport = this.makeTransport(attempt);
+      const transport = this.makeTransport(attempt, room);
       this.transport = transport;
       await transport.open();
       if (attempt !== this.attempt) return;
@@ -172,14 +174,15 @@ export class App {
 
   /**
    * @param {number} attempt
+   * @param {Room} room where the model's voice may be listened to
    * @returns {Transport}
    */
-  makeTransport(attempt) {
+  makeTransport(attempt, room) {
     const common = { apiKey: this.apiKey, loudspeaker: this.preferences.loudspeaker };
     const listener = this.listenerOf(attempt);
     if (this.state.kind === "websocket") return new WebSocketTransport(listener, common);
     const cameraTrack = this.preferences.cameraMode === "track";
-    return new WebRtcTransport(listener, { ...common, microphone: this.microphone.track, cameraTrack });
+    return new WebRtcTransport(listener, { ...common, microphone: this.microphone.track, cameraTrack, room });
   }
 
   /**
@@ -204,8 +207,8 @@ export class App {
       onPlayed: (itemId, playedMs) => {
         if (current()) this.captions.played(itemId, playedMs);
       },
-      onModelLevel: (rms) => {
-        if (current()) this.modelHeard(rms);
+      onModelLevels: (levels) => {
+        if (current()) this.modelHeard(levels);
       },
     };
   }
@@ -235,12 +238,15 @@ export class App {
     this.dispatch({ type: "playback", state: what, responseId });
   }
 
-  /** @param {number} rms */
-  modelHeard(rms) {
-    const at = this.clocks.model.next(performance.now());
-    this.levels.model.push(rms, at);
-    this.timeline.push("model", meterValue(rms), at);
-    this.measured(this.latency.model(rms, at));
+  /** @param {readonly number[]} levels of the newest slices */
+  modelHeard(levels) {
+    const now = performance.now();
+    levels.forEach((rms, index) => {
+      const at = this.clocks.model.next(now - (levels.length - 1 - index) * SLICE_MS);
+      this.levels.model.push(rms, at);
+      this.timeline.push("model", meterValue(rms), at);
+      this.measured(this.latency.model(rms, at));
+    });
   }
 
   /** @param {CaptureReport} report */
@@ -249,10 +255,13 @@ export class App {
       this.transport?.sendSamples(report.samples);
       return;
     }
-    const at = this.clocks.user.next(performance.now());
-    this.levels.user.push(report.rms, at);
-    this.timeline.push("user", meterValue(report.rms), at);
-    this.latency.user(report.rms, at, this.state.userSpeaking || this.state.talking);
+    const now = performance.now();
+    report.rms.forEach((rms, index) => {
+      const at = this.clocks.user.next(now - (report.rms.length - 1 - index) * SLICE_MS);
+      this.levels.user.push(rms, at);
+      this.timeline.push("user", meterValue(rms), at);
+      this.latency.user(rms, at, this.state.userSpeaking || this.state.talking);
+    });
   }
 
   /** @param {Latency | null} latency */

@@ -1,16 +1,16 @@
 /**
- * Listens to one audio input: reports the loudness of every 20 ms and, while asked to, the samples for the wire.
+ * Listens to one audio input: reports the loudness of every 20 ms, two at a time, and, while asked to, the samples for the wire.
  *
  * Runs in the audio thread. The samples leave at `WIRE_RATE_HZ` in pieces of `CHUNK_MS`, as Int16Array.
  *
  * @typedef {{ samples: boolean }} CaptureOrder whether samples are wanted from now on; at first they are not
- * @typedef {{ type: "level", rms: number } | { type: "chunk", samples: Int16Array }} CaptureReport
+ * @typedef {{ type: "levels", rms: number[] } | { type: "chunk", samples: Int16Array }} CaptureReport
  */
 
 import { rms, toInt16 } from "./pcm.js";
 import { StreamResampler } from "./resample.js";
 import { WIRE_RATE_HZ } from "./wire.js";
-import { CAPTURE_PROCESSOR, SLICE_MS } from "./worklet_names.js";
+import { CAPTURE_PROCESSOR, SLICE_MS, SLICES_PER_REPORT } from "./worklet_names.js";
 
 /** Length of the pieces in which samples are handed out: the server's clock ticks every 20 ms; two halve the messages. */
 const CHUNK_MS = 40;
@@ -20,6 +20,8 @@ class CaptureProcessor extends AudioWorkletProcessor {
     super();
     this.slice = new Float32Array(Math.round((sampleRate * SLICE_MS) / 1000));
     this.sliceFill = 0;
+    /** @type {number[]} */
+    this.levels = [];
     /** @type {StreamResampler | null} only while samples are wanted */
     this.resampler = null;
     this.chunk = new Float32Array((WIRE_RATE_HZ * CHUNK_MS) / 1000);
@@ -57,7 +59,10 @@ class CaptureProcessor extends AudioWorkletProcessor {
       rest = rest.subarray(part.length);
       if (this.sliceFill === this.slice.length) {
         this.sliceFill = 0;
-        this.port.postMessage(/** @type {CaptureReport} */ ({ type: "level", rms: rms(this.slice) }));
+        this.levels.push(rms(this.slice));
+        if (this.levels.length < SLICES_PER_REPORT) continue;
+        this.port.postMessage(/** @type {CaptureReport} */ ({ type: "levels", rms: this.levels }));
+        this.levels = [];
       }
     }
   }

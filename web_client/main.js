@@ -25,10 +25,10 @@ import { VitalsView } from "./vitals_view.js";
 /** A new suggestion is shown this often while the page listens. */
 const EXAMPLE_EVERY_MS = 6000;
 
-/** Time between two pictures: voices move smoothly at 30 a second, and a page should not warm the device; less while
+/** Pause between two pictures: voices move smoothly at 30 a second, and a page should not warm the device; longer while
  * nothing happens ... */
-const FRAME_MS = 32;
-const RESTING_FRAME_MS = 60;
+const FRAME_MS = 24;
+const RESTING_FRAME_MS = 50;
 
 /** ... and where less movement is asked for, a few steps a second are enough. */
 const CALM_FRAME_MS = 100;
@@ -55,7 +55,6 @@ const settingsView = new SettingsView(say, choose);
 
 let changed = true;
 let captionsShown = -1;
-let drawnAtMs = 0;
 let exampleIndex = 0;
 let examplesShown = "";
 
@@ -255,11 +254,10 @@ function showState(nowMs) {
 
 /** @param {number} nowMs */
 function draw(nowMs) {
-  requestAnimationFrame(draw);
   const resting = app.state.phase === "idle" || app.state.phase === "failed";
   const pause_ms = reducedMotion() ? CALM_FRAME_MS : resting ? RESTING_FRAME_MS : FRAME_MS;
-  if (nowMs - drawnAtMs < pause_ms) return;
-  drawnAtMs = nowMs;
+  // A frame that is asked for costs the browser its work even if nothing is drawn in it.
+  window.setTimeout(() => requestAnimationFrame(draw), pause_ms);
   if (resting) for (const side of Object.values(app.levels)) side.rest();
   if (changed || app.state.phase === "reconnecting") {
     changed = false;

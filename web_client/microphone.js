@@ -4,7 +4,7 @@
  * @import { CaptureReport } from "./capture_worklet.js"
  */
 
-import { Listener } from "./audio_nodes.js";
+import { Listener, Room } from "./audio_nodes.js";
 import { openDevice } from "./devices.js";
 
 export class Microphone {
@@ -16,9 +16,24 @@ export class Microphone {
     this.listener = listener;
     /** @type {MediaStreamTrack | null} */
     this.track = null;
+    /** @type {Room | null} where it is listened to; others may listen there too */
+    this.room = null;
     /** @type {Listener | null} */
     this.ear = null;
     this.open = false;
+  }
+
+  /**
+   * Get ready to listen, with or without a device.
+   *
+   * @returns {Promise<Room>}
+   */
+  async prepare() {
+    this.room ??= new Room();
+    const room = this.room;
+    await room.prepare();
+    this.ear ??= new Listener(room, (report) => this.listener.onReport(report));
+    return room;
   }
 
   /**
@@ -32,11 +47,8 @@ export class Microphone {
     this.track = track;
     track.enabled = this.open;
     track.onended = () => this.listener.onGone();
-    if (!this.ear) {
-      this.ear = new Listener((report) => this.listener.onReport(report));
-      await this.ear.prepare();
-    }
-    this.ear.listenTo(new MediaStream([track]));
+    await this.prepare();
+    this.ear?.listenTo(new MediaStream([track]));
     return track;
   }
 
@@ -66,5 +78,7 @@ export class Microphone {
     this.release();
     this.ear?.close();
     this.ear = null;
+    this.room?.close();
+    this.room = null;
   }
 }

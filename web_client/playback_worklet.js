@@ -1,5 +1,5 @@
 /**
- * Plays the model's sound that came over the WebSocket and says, every 20 ms, exactly how much has been played.
+ * Plays the model's sound that came over the WebSocket and says, every 40 ms, exactly how much has been played.
  *
  * Runs in the audio thread, in an audio context at `WIRE_RATE_HZ`; all decisions are `PlayoutBuffer`'s.
  *
@@ -7,13 +7,13 @@
  * @typedef {{ type: "push", responseId: string, itemId: string, samples: Float32Array }
  *   | { type: "end", responseId: string } | { type: "flush", ticket: number }
  *   | { type: "gain", gain: number, rampMs: number }} PlaybackOrder
- * @typedef {{ type: "report", rms: number, position: Position | null, happenings: Happening[] }
+ * @typedef {{ type: "report", rms: number[], position: Position | null, happenings: Happening[] }
  *   | { type: "flushed", ticket: number, position: Position | null }} PlaybackReport
  */
 
 import { PlayoutBuffer } from "./playout_buffer.js";
 import { rms } from "./pcm.js";
-import { PLAYBACK_PROCESSOR, SLICE_MS } from "./worklet_names.js";
+import { PLAYBACK_PROCESSOR, SLICE_MS, SLICES_PER_REPORT } from "./worklet_names.js";
 
 class PlaybackProcessor extends AudioWorkletProcessor {
   constructor() {
@@ -21,6 +21,8 @@ class PlaybackProcessor extends AudioWorkletProcessor {
     this.buffer = new PlayoutBuffer(sampleRate);
     this.slice = new Float32Array(Math.round((sampleRate * SLICE_MS) / 1000));
     this.sliceFill = 0;
+    /** @type {number[]} */
+    this.levels = [];
     this.port.onmessage = (message) => this.obey(message.data);
   }
 
@@ -72,8 +74,11 @@ class PlaybackProcessor extends AudioWorkletProcessor {
       rest = rest.subarray(part.length);
       if (this.sliceFill < this.slice.length) continue;
       this.sliceFill = 0;
+      this.levels.push(rms(this.slice));
+      if (this.levels.length < SLICES_PER_REPORT) continue;
       const position = this.buffer.position ? { ...this.buffer.position } : null;
-      this.tell({ type: "report", rms: rms(this.slice), position, happenings: this.buffer.takeHappenings() });
+      this.tell({ type: "report", rms: this.levels, position, happenings: this.buffer.takeHappenings() });
+      this.levels = [];
     }
   }
 }

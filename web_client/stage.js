@@ -207,9 +207,13 @@ function brokenRing(pen, circle, colour) {
  */
 function place(element, circle, share) {
   const r = circle.r * share;
-  element.style.width = `${2 * r}px`;
-  element.style.height = `${2 * r}px`;
-  element.style.transform = `translate(${circle.x - r}px, ${circle.y - r}px)`;
+  const size = `${(2 * r).toFixed(1)}px`;
+  const move = `translate(${(circle.x - r).toFixed(1)}px, ${(circle.y - r).toFixed(1)}px)`;
+  // Writing a style costs a layout even if nothing changes.
+  if (element.style.transform === move && element.style.width === size) return;
+  element.style.width = size;
+  element.style.height = size;
+  element.style.transform = move;
 }
 
 /**

@@ -3,6 +3,7 @@
  *
  * @import { ClientEvent, Quality, ServerEvent, Transport, TransportListener } from "./types.js"
  * @import { Counters } from "./quality.js"
+ * @import { Room } from "./audio_nodes.js"
  */
 
 import { authorization, CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss, request } from "./access.js";
@@ -41,7 +42,7 @@ const DEFAULT_MESSAGE_BYTES = 65_536;
 export class WebRtcTransport {
   /**
    * @param {TransportListener} listener
-   * @param {{ apiKey: string, microphone: MediaStreamTrack | null, loudspeaker: string, cameraTrack: boolean }} options
+   * @param {{ apiKey: string, microphone: MediaStreamTrack | null, loudspeaker: string, cameraTrack: boolean, room: Room }} options
    *   `cameraTrack`: whether the camera may be sent as a video track
    */
   constructor(listener, options) {
@@ -60,8 +61,8 @@ export class WebRtcTransport {
     this.call = "";
     this.greeted = false;
     this.speaker = new Audio();
-    this.monitor = new Listener((report) => {
-      if (report.type === "level") this.listener.onModelLevel(report.rms, performance.now());
+    this.monitor = new Listener(options.room, (report) => {
+      if (report.type === "levels") this.listener.onModelLevels(report.rms);
     });
     this.clock = new PlayedClock();
     /** @type {Map<string, string>} response id to item id, of the responses not yet heard to their end */
@@ -87,7 +88,6 @@ export class WebRtcTransport {
   async open() {
     const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
     const servers = await iceServers(this.options.apiKey, signal);
-    await this.monitor.prepare();
     const peer = new RTCPeerConnection({ iceServers: servers });
     this.peer = peer;
     const channel = peer.createDataChannel("oai-events", { ordered: true });

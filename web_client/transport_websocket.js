@@ -163,7 +163,7 @@ export class WebSocketTransport {
     }
     for (const happening of report.happenings) this.happened(happening);
     const now = performance.now();
-    this.listener.onModelLevel(report.rms, now);
+    this.listener.onModelLevels(report.rms);
     if (!report.position) return;
     const { itemId, responseId, playedMs } = this.heard(report.position);
     this.listener.onPlayed(itemId, playedMs);

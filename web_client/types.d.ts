@@ -80,8 +80,8 @@ export interface TransportListener {
   onPlayback(state: "started" | "stopped" | "cleared", responseId: string): void;
   /** How much of an item has been heard, ms of its audio. */
   onPlayed(itemId: string, playedMs: number): void;
-  /** Loudness of one 20 ms slice of the model's voice as heard; `atMs` on the clock of `performance.now()`. */
-  onModelLevel(rms: number, atMs: number): void;
+  /** Loudness of the newest 20 ms slices of the model's voice as heard. */
+  onModelLevels(rms: readonly number[]): void;
 }
 
 export interface Quality {
@@ -133,6 +133,9 @@ declare global {
   // Not in TypeScript 5.9's DOM library: https://webaudio.github.io/web-audio-api/#dom-audiocontext-setsinkid
   interface AudioContext {
     setSinkId?(sinkId: string): Promise<void>;
+  }
+  interface AudioContextOptions {
+    sinkId?: string | { type: "none" };
   }
 
   // Not in TypeScript 5.9's DOM library: https://w3c.github.io/webrtc-extensions/#dom-rtcrtpreceiver-jitterbuffertarget

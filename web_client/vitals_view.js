@@ -26,6 +26,7 @@ export class VitalsView {
       you: find(".meter-you", HTMLElement),
       model: find(".meter-model", HTMLElement),
     };
+    this.fills = { you: find("i", HTMLElement, this.meters.you), model: find("i", HTMLElement, this.meters.model) };
     this.metersSaidAtMs = 0;
   }
 
@@ -76,10 +77,9 @@ export class VitalsView {
     const say = nowMs - this.metersSaidAtMs > METER_TEXT_EVERY_MS;
     if (say) this.metersSaidAtMs = nowMs;
     for (const side of /** @type {const} */ (["you", "model"])) {
-      const meter = this.meters[side];
-      const fill = find("i", HTMLElement, meter);
-      fill.style.transform = `scaleX(${levels[side].toFixed(3)})`;
-      if (say) meter.setAttribute("aria-valuenow", String(Math.round(levels[side] * 100)));
+      const width = `scaleX(${levels[side].toFixed(2)})`;
+      if (this.fills[side].style.transform !== width) this.fills[side].style.transform = width;
+      if (say) this.meters[side].setAttribute("aria-valuenow", String(Math.round(levels[side] * 100)));
     }
   }
 }
