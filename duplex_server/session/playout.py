@@ -22,8 +22,8 @@ DUCKED_GAIN = 10 ** (-18 / 20)
 """A ducked voice is 18 dB down: clearly giving way, still understood. 12 dB is what listeners call half as loud
 twice over; 6 dB of margin are kept because codecs and rooms smear levels."""
 _DUCK_SAMPLES = OUTPUT_RATE_HZ * 15 // 1000
-_RISE_SAMPLES = OUTPUT_RATE_HZ * 40 // 1000
-"""The voice drops within 15 ms and comes back within 40 ms: fast, yet without a click."""
+_RISE_SAMPLES = OUTPUT_RATE_HZ * 30 // 1000
+"""The voice drops within 15 ms and comes back within 30 ms: fast, yet without a click."""
 
 
 @dataclass(frozen=True, slots=True)

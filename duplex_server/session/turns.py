@@ -29,9 +29,9 @@ _ONSET_WINDOWS = 3
 """Of the last four windows, for an onset that is reported: one or two are clicks and key strokes."""
 _HOLD_WINDOWS = 2
 """For an onset over the model's voice, which only lowers it, or under ``IMMEDIATE`` must be fast: 64 ms."""
-_RELEASE_WINDOWS = 4
-"""Quiet windows in a row after which a held onset is over and the voice comes back: 128 ms, the longest closure within
-a word. Between two words it may last longer:"""
+_RELEASE_WINDOWS = 3
+"""Quiet windows in a row after which a held onset is over and the voice comes back: 96 ms, longer than most closures
+within a word. Where it was too soon:"""
 _RESUME_SAMPLES = INPUT_RATE_HZ * 280 // 1000
 """a held onset that goes on within this time is the same onset. Source: 250 ms is the usual bound between pauses of
 articulation and of speech (Goldman-Eisler, Psycholinguistics, 1968), and the detector adds a window."""
