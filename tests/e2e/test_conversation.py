@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 _BEGIN_S = 4.0
 """When people begin to speak after they pressed Start: the connection stands by then, even on a busy machine."""
+_AGAIN_S = 9.0
+"""When they ask again: on a busy machine the fake microphone drops sound, and they may not be understood at once."""
 _SILENT_AFTER_MS = 700.0
 """A cut voice must be gone after this: the sound that is on its way, and the browser's jitter buffer."""
 
@@ -22,13 +24,14 @@ _SILENT_AFTER_MS = 700.0
 def test_asked_the_time_it_answers_aloud_and_in_captions(
     visit: OpenPage, server: Server, voice: UserVoice, transport: str
 ) -> None:
-    visitor = visit(server.url, hears=said(voice, (_BEGIN_S, "what time is it")), transport=transport)
+    question = (_BEGIN_S, "what time is it"), (_BEGIN_S + _AGAIN_S, "what time is it")
+    visitor = visit(server.url, hears=said(voice, *question), transport=transport)
     visitor.start()
-    answer = visitor.answer(r"^it is \d+")
+    answer = visitor.answer(r"^it is \d+", 30)
     understood = "line.who === 'you' && line.words[0]?.text === 'what time is it'"
     assert visitor.look(f"duplex.captions.some((line) => {understood})")
     asked_ms = visitor.times("input_audio_buffer.speech_stopped")[0]
-    assert 0.6 < visitor.sound_s(asked_ms) < 6.0
+    assert 0.6 < visitor.sound_s(asked_ms) < 10.0
     assert visitor.sound_s(0, asked_ms) == 0.0
     latency = visitor.look("duplex.latencies.at(-1)")
     assert latency["latencyMs"] > 0
@@ -87,7 +90,7 @@ def test_the_interrupt_button_silences_a_story(visit: OpenPage, server: Server, 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_closed_microphone_hears_nothing(visit: OpenPage, server: Server, voice: UserVoice, transport: str) -> None:
-    track = said(voice, (_BEGIN_S, "what time is it"), (_BEGIN_S + 6.0, "what is the date"))
+    track = said(voice, (_BEGIN_S, "what time is it"), *((_BEGIN_S + at_s, "what is the date") for at_s in (6.0, 14.0)))
     visitor = visit(server.url, hears=track, transport=transport)
     visitor.start()
     visitor.page.keyboard.press("Space")
