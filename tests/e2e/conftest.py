@@ -74,7 +74,6 @@ def visit(chromium: str, tmp_path: Path) -> Iterator[OpenPage]:
                 browser = open_browser(playwright.chromium, chromium, microphone=file, camera=sees, once=once)
                 opened.callback(browser.close)
 
-
             def complain(text: str) -> None:
                 if not (forgive and re.search(forgive, text)):
                     complaints.append(text)

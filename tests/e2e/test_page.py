@@ -50,6 +50,7 @@ def test_a_conversation_is_held_by_keyboard_alone(visit: OpenPage, server: Serve
     visitor.page.keyboard.press("Space")
     visitor.until("duplex.state.muted")
     visitor.page.keyboard.press("t")
+    visitor.until("document.activeElement.matches('input, textarea')")
     visitor.page.keyboard.type("what is two plus three")
     visitor.page.keyboard.press("Enter")
     visitor.answer("is 5")

@@ -51,9 +51,7 @@ def _sessions(server: Server) -> int:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_reloaded_page_gives_its_place_back_and_starts_again(
-    visit: OpenPage, chromium: str, transport: str
-) -> None:
+def test_a_reloaded_page_gives_its_place_back_and_starts_again(visit: OpenPage, chromium: str, transport: str) -> None:
     assert chromium
     with Server() as server:
         visitor = visit(server.url, transport=transport, forgive=_GONE)
@@ -122,7 +120,7 @@ def test_a_server_with_a_key_asks_for_it(visit: OpenPage, chromium: str, transpo
             key.wait_for()
             key.fill(attempt)
             visitor.page.keyboard.press("Enter")
-            visitor.until("duplex.state.view !== 'error' && duplex.state.view !== 'connecting' || duplex.state.attempt > 0")
+            visitor.until("!['error', 'connecting'].includes(duplex.state.view) || duplex.state.attempt > 0")
             visitor.until("duplex.state.view === 'error' || duplex.state.phase === 'live'")
         visitor.until("duplex.state.phase === 'live'")
         _type(visitor, "what is two plus three")
