@@ -28,6 +28,13 @@ const HEAL_LIMIT_MS = 8000;
 /** How often the played position is brought up to date. */
 const POSITION_EVERY_MS = 40;
 
+/** The server says that it has sent all; the listener has heard all after this much silence ... */
+const HEARD_OUT_MS = 200;
+/** ... or after this, whatever is heard: longer than any jitter buffer. */
+const HEARD_OUT_LIMIT_MS = 1500;
+/** Loudness that is silence: −54 dB. */
+const SILENCE_RMS = 0.002;
+
 /** The model looks about once a second; more pictures would be thrown away. */
 const CAMERA_FRAMES_PER_S = 2;
 const CAMERA_BITRATE = 250_000;
@@ -62,8 +69,11 @@ export class WebRtcTransport {
     this.greeted = false;
     this.speaker = new Audio();
     this.monitor = new Listener(options.room, (report) => {
-      if (report.type === "levels") this.listener.onModelLevels(report.rms);
+      if (report.type === "levels") this.monitored(report.rms);
     });
+    this.loudAtMs = 0;
+    /** @type {{ responseId: string, sinceMs: number } | null} all of it is sent, but perhaps not heard */
+    this.ending = null;
     this.clock = new PlayedClock();
     /** @type {Map<string, string>} response id to item id, of the responses not yet heard to their end */
     this.items = new Map();
@@ -189,12 +199,15 @@ export class WebRtcTransport {
         this.items.set(event.response_id, event.item_id);
         break;
       case "output_audio_buffer.started":
+        this.endNow();
         this.clock.start(event.response_id, now);
         break;
       case "playback.position":
         this.clock.correct(event.response_id, event.played_ms, now);
         break;
       case "output_audio_buffer.stopped":
+        this.ending = { responseId: event.response_id, sinceMs: now };
+        break;
       case "output_audio_buffer.cleared":
         this.clock.stop(now);
         break;
@@ -207,15 +220,34 @@ export class WebRtcTransport {
   /** @param {ServerEvent} event */
   reportPlayback(event) {
     if (event.type === "output_audio_buffer.started") this.listener.onPlayback("started", event.response_id);
-    if (event.type !== "output_audio_buffer.stopped" && event.type !== "output_audio_buffer.cleared") return;
+    if (event.type !== "output_audio_buffer.cleared") return;
     this.items.delete(event.response_id);
-    this.listener.onPlayback(event.type === "output_audio_buffer.stopped" ? "stopped" : "cleared", event.response_id);
+    this.listener.onPlayback("cleared", event.response_id);
+  }
+
+  /** @param {readonly number[]} levels of the model's voice as it is played */
+  monitored(levels) {
+    if (Math.max(...levels) >= SILENCE_RMS) this.loudAtMs = performance.now();
+    this.listener.onModelLevels(levels);
   }
 
   tick() {
-    if (!this.clock.running) return;
+    const now = performance.now();
     const item = this.items.get(this.clock.responseId);
-    if (item) this.listener.onPlayed(item, this.clock.playedMs(performance.now()));
+    if (item && this.clock.running) this.listener.onPlayed(item, this.clock.playedMs(now));
+    if (!this.ending) return;
+    const silentMs = now - Math.max(this.loudAtMs, this.ending.sinceMs);
+    if (silentMs >= HEARD_OUT_MS || now - this.ending.sinceMs >= HEARD_OUT_LIMIT_MS) this.endNow();
+  }
+
+  /** What was sent has been heard. */
+  endNow() {
+    const ended = this.ending;
+    if (!ended) return;
+    this.ending = null;
+    this.clock.stop(performance.now());
+    this.items.delete(ended.responseId);
+    this.listener.onPlayback("stopped", ended.responseId);
   }
 
   /** @param {RTCTrackEvent} track */
