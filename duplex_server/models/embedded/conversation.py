@@ -13,7 +13,7 @@ from datetime import datetime
 
 from duplex_server.errors import ModelError
 from duplex_server.models.embedded import skills
-from duplex_server.models.embedded.grammar import Command, Intent, parse_typed
+from duplex_server.models.embedded.grammar import STOP_INTENTS, Command, Intent, parse_typed
 from duplex_server.models.embedded.listening import UNIT_MS, Ear, Utterance
 from duplex_server.models.embedded.recognizer import Recognizer
 from duplex_server.models.embedded.sight import Change, Look, Scene, Sight, comment
@@ -33,6 +33,8 @@ _HELD_UNITS = 120 // UNIT_MS
 """A turn that must not go on for this long is given up. Less is an order that crossed its obedience on the way."""
 _RESUMABLE_CHARACTERS = 60
 """A shorter reply is not worth going on with."""
+_SHORT_VOICED_S, _SURE = 0.6, 1.0
+"""Over the model's own speech, what lasts no longer than a backchannel is obeyed only with such confidence."""
 _SORRY_VOICED_S = 0.9
 _SORRY_SHARE_VOICED = 0.6
 """Only what is as long and as dense as a sentence is worth a "sorry": not a cough, a laugh or a word to somebody."""
@@ -150,6 +152,8 @@ class Conversation:
             if not overlapped and self._is_worth_a_sorry(utterance):
                 self._n_sorries += 1
                 self._set_pending(skills.misunderstood(self._memory))
+            return
+        if overlapped and self._speech is not None and _may_be_a_backchannel(utterance):
             return
         self._n_sorries = 0
         self._learn_level(utterance.level_db)
@@ -296,6 +300,11 @@ class Conversation:
 
     def _set_pending(self, reply: Reply) -> None:
         self._pending, self._pending_units = reply, 0
+
+
+def _may_be_a_backchannel(utterance: Utterance) -> bool:
+    stops = utterance.command is not None and utterance.command.intent in STOP_INTENTS
+    return not stops and utterance.voiced_s < _SHORT_VOICED_S and utterance.confidence < _SURE
 
 
 def _language(setup: SessionSetup) -> str:

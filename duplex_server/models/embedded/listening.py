@@ -5,6 +5,7 @@ Ends an utterance sooner, the more certain it is that nothing will follow. Knows
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ class Utterance:
     text: str
     """Recognised words; empty if they were rejected."""
     command: Command | None
+    confidence: float
+    """At least 0 if there is a command; the higher, the surer."""
     voiced_s: float
     """How much of it was voice."""
     share_voiced: float
@@ -120,7 +123,8 @@ class Ear:
         command = parse(hypothesis.text).command if hypothesis.confidence >= 0 else None
         if command is not None and command.intent is Intent.OTHER:
             command = None
-        return self._conclude(hypothesis.text if command is not None else "", command)
+        text = hypothesis.text if command is not None else ""
+        return self._conclude(text, command, hypothesis.confidence)
 
     def close(self) -> None:
         """Give the decoders back."""
@@ -167,9 +171,9 @@ class Ear:
         if self.quiet_units < _UNKNOWN_UNITS:
             return None
         self._overlong = False
-        return self._conclude("", None)
+        return self._conclude("", None, -math.inf)
 
-    def _conclude(self, text: str, command: Command | None) -> Utterance:
+    def _conclude(self, text: str, command: Command | None, confidence: float) -> Utterance:
         self._pre_roll.clear()
         self._recent.clear()
         self.stop_heard = False
@@ -177,6 +181,7 @@ class Ear:
         return Utterance(
             text=text,
             command=command,
+            confidence=confidence,
             voiced_s=self._voiced_units * UNIT_MS / 1000,
             share_voiced=min(1.0, voiced / max(self._voiced_span_units, 1)),
             level_db=self._level_sum_db / voiced,

@@ -68,6 +68,9 @@ A logistic regression over 304 commands, 333 other sentences and 90 backchannels
 noise; the bias lets 95 % of the correctly recognised commands pass, each voice judged by the others' weights.
 """
 
+_MOST_TIMES_LONGER = 2.7
+"""A sentence with so many times more or fewer phones than were heard is none, however well they fit."""
+
 _VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
 _CLASSES = tuple(
     frozenset(group.split()) for group in ("P B T D K G", "F V TH DH S Z SH ZH HH CH JH", "M N NG", "L R W Y")
@@ -305,6 +308,8 @@ def _judge(pair: _Pair) -> Hypothesis:
     if not heard or not said:
         return _NOTHING
     expected = [phone for word, _, _ in said for phone in _phones_of(word)]
+    if max(len(expected), len(heard)) > _MOST_TIMES_LONGER * min(len(expected), len(heard)):
+        return Hypothesis(words.hypstr, -math.inf)
     voiced_frames = sum(end - start + 1 for _, start, end in heard)
     log_ratio = math.log(max(words.score, 1e-300)) - math.log(max(phones.score, 1e-300))
     edits = _edit_distance(expected, [phone for phone, _, _ in heard])

@@ -131,7 +131,8 @@ def test_recorded_speech_of_strangers_holds_no_command(ear: Ear, speech_folder: 
             utterance = ear.hear(unit)
             utterances += [] if utterance is None else [utterance]
     assert utterances
-    assert [utterance.text for utterance in utterances if utterance.command is not None] == []
+    commands = {utterance.command.intent for utterance in utterances if utterance.command is not None}
+    assert commands <= {Intent.BACKCHANNEL}
 
 
 def test_captions_come_while_the_user_speaks(ear: Ear, user: UserVoice) -> None:
