@@ -12,6 +12,7 @@
  * @typedef {object} AppListener
  * @property {() => void} onChange something that is shown has changed
  * @property {(message: string) => void} onServerMessage
+ * @property {(seconds: number) => void} onEndsSoon the server has announced the end of the conversation
  * @property {(error: DeviceError) => void} onDeviceError
  * @property {(device: "microphone" | "camera") => void} onDeviceGone
  * @property {() => void} onReconnected
@@ -76,7 +77,9 @@ export class App {
       onGone: () => this.deviceGone("microphone"),
     });
     this.camera = new Camera(preview, () => this.deviceGone("camera"));
-    window.setInterval(() => void this.sendStill(), STILL_EVERY_MS);
+    /** The camera goes as a video track; otherwise as stills. */
+    this.cameraOnTrack = false;
+    window.setInterval(() => this.sendStill(), STILL_EVERY_MS);
     window.setInterval(() => void this.readQuality(), QUALITY_EVERY_MS);
   }
 
@@ -127,6 +130,9 @@ export class App {
       case "notice":
         this.listener.onServerMessage(effect.message);
         break;
+      case "ends_soon":
+        this.listener.onEndsSoon(effect.seconds);
+        break;
     }
   }
 
@@ -152,7 +158,7 @@ export class App {
       this.transport = transport;
       await transport.open();
       if (attempt !== this.attempt) return;
-      await transport.setCameraTrack(this.camera.track);
+      await this.sendCamera();
       this.dispatch({ type: "opened" });
     } catch (error) {
       if (attempt !== this.attempt) return;
@@ -314,15 +320,21 @@ export class App {
     } else {
       this.camera.stop();
     }
-    await this.transport?.setCameraTrack(this.camera.track);
+    await this.sendCamera();
     this.listener.onChange();
   }
 
-  async sendStill() {
+  /** Bring what is sent in line with the camera and the choice of how; a call made without video sends stills. */
+  async sendCamera() {
+    const track = this.preferences.cameraMode === "track" ? this.camera.track : null;
+    const taken = (await this.transport?.setCameraTrack(track)) ?? false;
+    this.cameraOnTrack = taken && track !== null;
+  }
+
+  sendStill() {
     const transport = this.transport;
-    if (!transport || this.state.phase !== "live" || !this.camera.track) return;
-    const asTrack = this.preferences.cameraMode === "track" && (await transport.setCameraTrack(this.camera.track));
-    if (asTrack || transport.backlogBytes > STILL_BACKLOG_BYTES) return;
+    if (!transport || this.state.phase !== "live" || !this.camera.track || this.cameraOnTrack) return;
+    if (transport.backlogBytes > STILL_BACKLOG_BYTES) return;
     const still = this.camera.still(transport.maxMessageBytes - STILL_ENVELOPE_BYTES);
     if (still) transport.send(cameraStill(still));
   }

@@ -61,6 +61,7 @@ let examplesShown = "";
 const app = new App(preferences, language, loadApiKey(), preview, {
   onChange: () => { changed = true; },
   onServerMessage: (message) => stateView.tell(say("notice.server", { message })),
+  onEndsSoon: (seconds) => stateView.tell(say("notice.ends_soon", { seconds })),
   onDeviceError: (error) => {
     const key = error.device === "loudspeaker" ? "device.loudspeaker.failed" : /** @type {const} */ (`device.${error.device}.${error.problem}`);
     stateView.tell(say(key));
@@ -82,6 +83,7 @@ function choose(name, value) {
   if (name === "microphone") void app.chooseMicrophone(value);
   if (name === "loudspeaker") void app.chooseLoudspeaker(value);
   if (name === "camera" && app.camera.track) void app.setCamera(true);
+  if (name === "cameraMode") void app.sendCamera();
   settingsView.draw(preferences, language);
 }
 
@@ -98,6 +100,7 @@ function showLanguage() {
   other.textContent = say("action.language");
   other.lang = language === "en" ? "zh-Hans" : "en";
   other.setAttribute("aria-label", say("action.language.label"));
+  timelineView.describe();
   captionsView.redraw();
   captionsShown = -1;
   examplesShown = "";
@@ -277,7 +280,5 @@ connectControls();
 connectForms();
 connectBrowser();
 showLanguage();
-const timelineCanvas = find("#timeline canvas", HTMLCanvasElement);
-timelineCanvas.setAttribute("aria-label", say("timeline.label", { seconds: timelineView.seconds }));
 Object.defineProperty(window, "duplex", { value: makeProbe(app), writable: false });
 requestAnimationFrame(draw);

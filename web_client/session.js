@@ -21,7 +21,7 @@
  *   | { type: "duck", on: boolean } | { type: "microphone", on: boolean }
  *   | { type: "timer", name: TimerName, ms: number } | { type: "cancel_timer", name: TimerName }
  *   | { type: "mark", kind: "interrupted" } | { type: "note", key: "reconnected" }
- *   | { type: "notice", message: string }} Effect
+ *   | { type: "notice", message: string } | { type: "ends_soon", seconds: number }} Effect
  */
 
 import { BETWEEN_SESSIONS, microphoneOpen } from "./session_state.js";
@@ -187,7 +187,7 @@ function received(state, event) {
     case "session.updated":
       return { state: { ...state, facts: event.session }, effects: [] };
     case "session.go_away":
-      return { state: { ...state, leaving: event.reason }, effects: [] };
+      return { state: { ...state, leaving: event.reason }, effects: endsSoon(event.time_left_ms) };
     case "input_audio_buffer.speech_started":
       return speechStarted(state);
     case "input_audio_buffer.speech_stopped":
@@ -207,6 +207,14 @@ function received(state, event) {
     default:
       return unchanged(state);
   }
+}
+
+/**
+ * @param {number} timeLeftMs
+ * @returns {Effect[]}
+ */
+function endsSoon(timeLeftMs) {
+  return timeLeftMs >= 1000 ? [{ type: "ends_soon", seconds: Math.round(timeLeftMs / 1000) }] : [];
 }
 
 /**

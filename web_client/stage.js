@@ -35,7 +35,7 @@ const LEFT_AFTER_1_S = 0.002;
 const CORNERS = 90;
 
 /** Outlines around a voice, and how far each reaches at full loudness, in radii. */
-const RIPPLES = [0.1, 0.2, 0.32];
+const RIPPLES = [0.09, 0.18, 0.28];
 
 export class Stage {
   /** @param {HTMLElement} root holds the canvas and the icons */
@@ -67,7 +67,7 @@ export class Stage {
     this.view = view;
     this.approach(POSES[view], nowMs);
     const { pen, width_px, height_px } = surface;
-    const radius = Math.min(width_px / 5.2, height_px / 3);
+    const radius = Math.min(width_px / 5.2, height_px / 3.25);
     const still = reducedMotion();
     const seconds = still ? 0 : nowMs / 1000;
     const breath = still ? 0 : 0.018 * Math.sin(seconds * 1.7);

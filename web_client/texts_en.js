@@ -163,5 +163,6 @@ export const ENGLISH = {
   "announce.camera_on": "Camera on.",
   "announce.camera_off": "Camera off.",
   "announce.line": "{who}: {text}",
+  "notice.ends_soon": "This conversation ends in {seconds} s.",
   "notice.server": "The server says: {message}",
 };

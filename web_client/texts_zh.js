@@ -167,5 +167,6 @@ export const CHINESE = {
   "announce.camera_on": "摄像头已打开。",
   "announce.camera_off": "摄像头已关闭。",
   "announce.line": "{who}：{text}",
+  "notice.ends_soon": "本次对话将在 {seconds} 秒后结束。",
   "notice.server": "服务器消息：{message}",
 };

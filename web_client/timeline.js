@@ -48,9 +48,10 @@ export class TimelineView {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.palette = readPalette(); });
   }
 
-  /** @returns {number} how much time fits, s */
-  get seconds() {
-    return Math.round(((this.canvas.clientWidth - NOW_PX) / COLUMN_PX) * (COLUMN_MS / 1000));
+  /** Say in words what the picture shows. */
+  describe() {
+    const seconds = Math.round(((this.canvas.clientWidth - NOW_PX) / COLUMN_PX) * (COLUMN_MS / 1000));
+    this.canvas.setAttribute("aria-label", this.say("timeline.label", { seconds }));
   }
 
   /**

@@ -254,6 +254,12 @@ test("goodbye and the time limit end quietly, a restart reconnects", () => {
   assert.equal(leave("shutdown").view, "reconnecting");
 });
 
+test("an end that is announced ahead is told, one that is now is not", () => {
+  const play = new Play().live().server({ type: "session.go_away", reason: "timeout", time_left_ms: 29_980 });
+  assert.deepEqual(play.effects, [{ type: "ends_soon", seconds: 30 }]);
+  assert.deepEqual(play.server({ type: "session.go_away", reason: "model", time_left_ms: 0 }).effects, []);
+});
+
 test("stop forgets the session and cancels what is planned", () => {
   const play = new Play().live().lose("network").feed({ type: "stop" });
   assert.equal(play.view, "idle");
