@@ -15,6 +15,7 @@ The tree::
     ├── SessionExpired               the session reached a limit announced ahead; close 1001
     ├── ModelError                   ``server_error``; the session ends
     │   ├── ModelLoadError           the model cannot be loaded; the server does not start
+    │   │   └── CheckpointError(problems)  its weights are not what the model needs
     │   ├── ModelTimeout(unit_index) the engine is too far behind real time
     │   └── EngineLost(worker)       the worker that held the session died
     └── TransportError               there is nobody left to tell; logged at INFO
@@ -23,11 +24,13 @@ The tree::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
     "AuthError",
     "CapacityError",
+    "CheckpointError",
     "ClientError",
     "ConfigError",
     "DuplexError",
@@ -178,6 +181,28 @@ class ModelLoadError(ModelError):
     """The model cannot be loaded; the message says which file or package and what to do."""
 
     retryable = False
+
+
+class CheckpointError(ModelLoadError):
+    """A checkpoint's weights are not what the model needs: incomplete, damaged, or another model's.
+
+    Args:
+        where: file or folder, and part of the model.
+        problems: one sentence for each thing that is wrong, naming the tensor or file.
+    """
+
+    _SHOWN = 12
+    """Problems that are spelt out; a checkpoint of another model has thousands."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        super().__init__(where, problems)
+        self.where = where
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        shown = "; ".join(self.problems[: self._SHOWN])
+        more = len(self.problems) - self._SHOWN
+        return f"{self.where}: {shown}" + (f"; and {more} more" if more > 0 else "")
 
 
 class ModelTimeout(ModelError):

@@ -22,13 +22,28 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
     return 1
 }
 
-# Install the package with the extras named, e.g. "" or "dev". Does nothing when pyproject.toml is what it was.
+# Install torch's CPU build unless there is a torch: PyPI's brings several GB of CUDA. Look where pip is told to look
+# (PIP_FIND_LINKS) before torch's own index, since no other index has this build.
+cpu_torch=torch==2.13.0+cpu
+install_cpu_torch() {
+    "$python" -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null && return
+    say "Installing $cpu_torch (200 MB)"
+    "$python" -m pip install --disable-pip-version-check --quiet "$cpu_torch" 2>/dev/null ||
+        "$python" -m pip install --disable-pip-version-check --quiet "$cpu_torch" \
+            --index-url https://download.pytorch.org/whl/cpu
+}
+
+# Install the package with the extras named, e.g. "" or "dev,minicpmo". Does nothing when pyproject.toml is what it was.
 prepare() {
     local extras=$1 found stamp now quiet=--quiet
     if [ ! -x "$python" ] || ! "$python" -c '' 2>/dev/null; then
         found=$(find_python)
         say "Making $environment with $("$found" --version)"
         "$found" -m venv --clear "$environment"
+    fi
+    if [[ ,$extras, == *,minicpmo,* ]] && ! install_cpu_torch; then
+        say "SKIPPED: what needs torch, because $cpu_torch was not found for $("$python" --version)"
+        extras=${extras/,minicpmo/}
     fi
     stamp=$environment/installed-${extras:-core}
     now=$(cat pyproject.toml duplex_server/__init__.py | cksum)

