@@ -80,6 +80,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "safetensors": ("models/minicpmo/weights.py",),
     "tokenizers": ("models/minicpmo/tokenizer.py",),
     "onnxruntime": ("models/minicpmo/voice_prompt.py",),
+    "yaml": ("models/minicpmo/yaml_values.py",),
+    "tqdm": ("models/minicpmo/progress.py",),
 }
 """Where each third-party package may be imported, as beginnings of paths. numpy arrays cross every border."""
 

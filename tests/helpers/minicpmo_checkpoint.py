@@ -78,9 +78,16 @@ def make_checkpoint(folder: Path, config: Mapping[str, Any], seed: int = SEED) -
     if SHARED.is_dir():
         for name in TOKENIZER_FILES:
             shutil.copyfile(SHARED / name, folder / name)
-        shutil.copytree(SHARED / "token2wav", folder / "assets" / "token2wav", copy_function=shutil.copyfile)
+        copy_token2wav(folder / "assets" / "token2wav")
     else:
         make_tokenizer(folder)
+
+
+def copy_token2wav(folder: Path) -> None:
+    """Lay out token2wav as the published checkpoint does today: a causal vocoder, and the classic one beside it."""
+    folder.mkdir(parents=True)
+    for name, kept in {"flow": "flow", "hift": "hift_causal", "hift_original": "hift_classic"}.items():
+        shutil.copyfile(SHARED / "token2wav" / f"{kept}.pt", folder / f"{name}.pt")
 
 
 def make_tokenizer(folder: Path) -> None:

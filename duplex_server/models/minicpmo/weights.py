@@ -99,7 +99,9 @@ class StateDictSource:
             found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except OSError as error:
             raise ModelLoadError(f"{file} cannot be read: {error.strerror}") from error
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        except pickle.UnpicklingError as error:
+            raise ModelLoadError(f"{file} is not a file of tensors alone, and what else is in it is not run") from error
+        except (RuntimeError, ValueError, EOFError, KeyError) as error:
             raise ModelLoadError(f"{file} is not a file of tensors: {error}") from error
         if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise ModelLoadError(f"{file} is not a file of tensors by name")
