@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from duplex_server import __version__
-from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, render
+from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, hashed_key, new_key, render
 from duplex_server.errors import ConfigError, ModelLoadError
 from duplex_server.types import InterruptionPolicy
 
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 serve(settings)
             case "config":
                 print(render(_effective(asked)), end="")
+            case "key":
+                key = new_key()
+                print(f"{key}\n{hashed_key(key)}")
             case "talk":
                 from duplex_server.talk import run
 
@@ -65,6 +68,12 @@ def command_line() -> argparse.ArgumentParser:
         description="Print the settings that serve would use, each with its meaning and where it was set, as TOML.",
     )
     _add_settings(config)
+    commands.add_parser(
+        "key",
+        help="make an API key",
+        description="Print a new API key and, on a second line, its digest: the key is for the client, the digest for "
+        "the server's api_key_file.",
+    )
     _add_talk(commands.add_parser("talk", help="talk to a server from the terminal or from files"))
     commands.add_parser("version", help="print the version")
     return parser

@@ -49,7 +49,7 @@ def serve(settings: Settings) -> None:
         level=settings.log_level.value.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     logging.getLogger("aioice").setLevel(logging.WARNING)  # logs every candidate pair at INFO
-    gate = Gate.of(settings)
+    gate = Gate.of(settings, time.time)
     listening = listening_socket(settings.host, settings.port)
     with contextlib.closing(listening), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(settings, gate, listening))
@@ -93,7 +93,7 @@ async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None
             shutdown_grace_s=settings.shutdown_grace_s,
             wall_clock_s=time.time,
         )
-        _watch(metrics, engine, manager)
+        _watch(metrics, engine, manager, gate)
         folder = page_folder() if settings.web_client else None
         app = create_app(manager, settings, gate, metrics, folder, wall_clock_s=time.time)
         http = _HttpServer(uvicorn.Config(app, **server_options(settings)))
@@ -144,7 +144,8 @@ async def _drain(manager: SessionManager) -> None:
         again.cancel()
 
 
-def _watch(metrics: Metrics, engine: ProcessEngine, manager: SessionManager) -> None:
+def _watch(metrics: Metrics, engine: ProcessEngine, manager: SessionManager, gate: Gate) -> None:
+    metrics.add_counter("auth_failures", "Wrong keys that were shown.", lambda: gate.failed_attempts)
     metrics.add_gauge("sessions", "Conversations now.", lambda: manager.sessions)
     metrics.add_gauge("places", "Conversations that fit.", lambda: manager.places)
     metrics.add_gauge("ready", "1 if a conversation would be admitted to a running engine.", lambda: manager.ready)

@@ -12,7 +12,7 @@ import pytest
 
 from duplex_server import __version__
 from duplex_server.cli import main
-from duplex_server.config import FIELDS
+from duplex_server.config import FIELDS, hashed_key
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,14 @@ def _no_settings_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == f"duplex-server {__version__}\n"
+
+
+def test_a_key_is_made_with_the_digest_that_a_server_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key"]) == 0
+    key, digest = capsys.readouterr().out.splitlines()
+    assert hashed_key(key) == digest
+    assert main(["key"]) == 0
+    assert key not in capsys.readouterr().out
 
 
 def test_config_prints_settings_from_all_sources(

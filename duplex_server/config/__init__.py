@@ -6,6 +6,7 @@ are made from its fields. Knows nothing about what is done with them.
 
 from __future__ import annotations
 
+from duplex_server.config.keys import hashed_key, new_key, shown_digest
 from duplex_server.config.settings import FIELDS, Field, LogLevel, Settings
 from duplex_server.config.sources import (
     TALK_KEY_VARIABLE,
@@ -26,7 +27,10 @@ __all__ = [
     "Settings",
     "accepted_keys",
     "effective",
+    "hashed_key",
     "is_loopback",
     "load",
+    "new_key",
     "render",
+    "shown_digest",
 ]

@@ -13,15 +13,13 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from duplex_server.config.keys import KEY_PATTERN
 from duplex_server.types import InterruptionPolicy
 
-__all__ = ["FIELDS", "KEY_PATTERN", "PREFIX", "Field", "LogLevel", "Settings"]
+__all__ = ["FIELDS", "PREFIX", "Field", "LogLevel", "Settings"]
 
 PREFIX = "DUPLEX_"
 """Begins the environment variable of every setting."""
-
-KEY_PATTERN = "^[!-~]{8,}\\Z"
-"""What an API key may look like: at least 8 visible ASCII characters, since it travels in an HTTP header."""
 
 ApiKey = Annotated[str, Meta(pattern=KEY_PATTERN)]
 IceUrl = Annotated[str, Meta(pattern=r"^stuns?:\S+\Z")]
@@ -69,16 +67,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="Keys that clients may enter with. Other users of this machine can read flags: prefer "
             "api_key_file.",
-            extra={"secret": True, "words": "a list of keys, each of 8 or more visible ASCII characters"},
+            extra={
+                "secret": True,
+                "words": "a list of keys, each of 8 or more visible ASCII characters or sha256: and a digest",
+            },
         ),
     ] = ()
     api_key_file: Annotated[
         str,
         Meta(
-            description="File with one API key per line; empty lines and lines that start with # do not count.",
+            description="File with one API key per line, or better its digest as `duplex-server key` makes it; empty "
+            "lines and lines that start with # do not count.",
             extra={"words": "the path of a file"},
         ),
     ] = ""
+    key_max_sessions: Annotated[
+        int, Meta(description="Conversations at a time under one key; 0 for no limit.", ge=0, le=100_000)
+    ] = 0
+    key_sessions_per_minute: Annotated[
+        int, Meta(description="Conversations that one key may begin in a minute; 0 for no limit.", ge=0, le=100_000)
+    ] = 0
     insecure: Annotated[bool, Meta(description="Let other machines in without a key.")] = False
     tls_certificate: Annotated[
         str,

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from duplex_server.config.settings import FIELDS, KEY_PATTERN, PREFIX, Field, Settings
+from duplex_server.config.keys import KEY_PATTERN, key_digest
+from duplex_server.config.settings import FIELDS, PREFIX, Field, Settings
 from duplex_server.errors import ConfigError
 
 __all__ = ["TALK_KEY_VARIABLE", "Effective", "accepted_keys", "effective", "is_loopback", "load", "render"]
@@ -98,8 +99,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def accepted_keys(settings: Settings) -> tuple[str, ...]:
-    """Return all API keys that open the server: those in the settings and those in the key file.
+def accepted_keys(settings: Settings) -> tuple[bytes, ...]:
+    """Return the digests of all API keys that open the server: those in the settings and those in the key file.
 
     Raises:
         ConfigError: the key file cannot be read, or a line of it is no key.
@@ -112,10 +113,10 @@ def accepted_keys(settings: Settings) -> tuple[str, ...]:
                 if not re.match(KEY_PATTERN, line):
                     raise ConfigError(
                         f"Line {number} of {settings.api_key_file} (api_key_file) is no API key: a key has 8 or more "
-                        "visible ASCII characters. Mend the line or remove it."
+                        "visible ASCII characters, or is sha256: and a digest. Mend the line or remove it."
                     )
                 keys.append(line)
-    return tuple(keys)
+    return tuple(key_digest(key) for key in keys)
 
 
 def render(result: Effective) -> str:

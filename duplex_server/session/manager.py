@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from duplex_server.engine.base import Engine
 from duplex_server.errors import CapacityError, DuplexError, TransportError
@@ -20,6 +20,8 @@ from duplex_server.session.transport import Transport
 from duplex_server.types import InterruptionPolicy, SessionSetup
 from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.requests import TurnTaking
+from duplex_server.wire.session_object import Session as SessionObject
+from duplex_server.wire.session_object import SessionPatch
 
 __all__ = ["Hello", "Place", "SessionManager"]
 
@@ -39,6 +41,12 @@ class Hello:
     """Groups of extension events that the peer asked for; see ``docs/protocol.md``."""
     client: str = ""
     """Who it is, for logs."""
+    key_id: str = ""
+    """Which key let it in, as :class:`~duplex_server.security.Entry` tells keys apart; empty for none."""
+    session: SessionPatch | None = None
+    """What the session begins with instead of the server's defaults."""
+    session_max_s: float | None = None
+    """Longest session, if that is shorter than the server's."""
 
 
 class Place:
@@ -127,14 +135,17 @@ class SessionManager:
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
         """Run a session to its end; closes the transport and frees the place, whatever happens.
 
+        ``hello.session`` must have passed :meth:`preview`.
+
         One of the project's three borders for errors: a bug ends this session, is logged with its traceback, and
         touches no other. Cancellation closes the transport and is passed on.
         """
-        session_id = f"sess_{secrets.token_hex(12)}"
         ended_by = "peer"
-        dialogue = self._make_dialogue(session_id, transport, hello)
         session: Session | None = None
         error: DuplexError | None = None
+        limits = self._limits_of(hello)
+        session_id = _new_id()
+        dialogue = self._make_dialogue(session_id, hello, limits, media_track=transport.traits.media_track)
         try:
             slot = await self._engine.open(dialogue.setup)
             session = Session(
@@ -144,7 +155,7 @@ class SessionManager:
                 slot=slot,
                 dialogue=dialogue,
                 detector=self._make_detector(),
-                limits=self._limits,
+                limits=limits,
                 observer=self._observer,
             )
             self._sessions.add(session)
@@ -182,16 +193,30 @@ class SessionManager:
         except TimeoutError:
             _log.warning("%d sessions did not end in time", self._taken)
 
-    def _make_dialogue(self, session_id: str, transport: Transport, hello: Hello) -> Dialogue:
+    def preview(self, hello: Hello) -> SessionObject:
+        """Return the session object that a connection would begin with.
+
+        Raises:
+            InvalidEvent: something in ``hello.session`` cannot be had.
+        """
+        return self._make_dialogue(_new_id(), hello, self._limits_of(hello), media_track=False).session
+
+    def _limits_of(self, hello: Hello) -> SessionLimits:
+        if hello.session_max_s is None:
+            return self._limits
+        return replace(self._limits, session_max_s=min(self._limits.session_max_s, hello.session_max_s))
+
+    def _make_dialogue(self, session_id: str, hello: Hello, limits: SessionLimits, *, media_track: bool) -> Dialogue:
         return Dialogue(
             spec=self._engine.spec,
             session_id=session_id,
-            media_track=transport.traits.media_track,
+            media_track=media_track,
             setup=self._setup,
             turn_taking=TurnTaking(policy=self._policy),
             opt_in=hello.opt_in,
-            expires_at=int(self._wall_clock_s() + self._limits.session_max_s),
-            image_max_bytes=self._limits.pictures.max_bytes,
+            expires_at=int(self._wall_clock_s() + limits.session_max_s),
+            image_max_bytes=limits.pictures.max_bytes,
+            base=hello.session,
         )
 
     def _tell(self, transport: Transport, dialogue: Dialogue, error: DuplexError) -> None:
@@ -216,6 +241,10 @@ class SessionManager:
     def _estimate_s(self) -> float:
         # With n places taken for a usual length each, the next one falls free after a share of it.
         return max(1.0, self._usual_s / max(1, self.places))
+
+
+def _new_id() -> str:
+    return f"sess_{secrets.token_hex(12)}"
 
 
 def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:

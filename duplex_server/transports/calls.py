@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -53,7 +54,7 @@ class Calls:
         self._send_queue_bytes = send_queue_bytes
         self._observer = observer
         self._tasks = asyncio.TaskGroup()
-        self._standing: dict[str, WebRtcTransport] = {}  # bounded by the manager's places
+        self._standing: dict[str, _Call] = {}  # bounded by the manager's places
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -63,14 +64,15 @@ class Calls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the calls that stand."""
-        for transport in self._standing.values():
-            transport.hang_up()
+        for call in self._standing.values():
+            call.transport.hang_up()
         await self._tasks.__aexit__(kind, error, trace)
 
-    async def open(self, sdp: str, session: str, hello: Hello) -> tuple[str, str]:
+    async def open(self, place: Place, sdp: str, session: str, hello: Hello) -> tuple[str, str]:
         """Answer an offer, and begin a call.
 
         Args:
+            place: for its session; given back when the call is over, or was refused.
             sdp: the offer.
             session: a ``session.update`` event as JSON, to be received before any other; "" for none.
             hello: what the connection brings besides itself.
@@ -79,39 +81,37 @@ class Calls:
             The call's id and the SDP answer.
 
         Raises:
-            CapacityError: the server is full.
             InvalidOffer: the offer cannot be answered.
 
         Cancelled, the call goes on; without a peer it ends after the time allowed for connecting.
         """
-        place = self._manager.admit()
         call_id = f"rtc_{secrets.token_hex(16)}"
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks.create_task(self._run(call_id, sdp, session, place, hello, answer), name=call_id)
         return call_id, await answer
 
-    async def renegotiate(self, call_id: str, sdp: str) -> str:
+    async def renegotiate(self, call_id: str, key_id: str, sdp: str) -> str:
         """Answer a later offer of a call that stands: another track, or another network path.
 
         Raises:
-            UnknownCall: it does not stand.
+            UnknownCall: it does not stand, or was opened with another key.
             InvalidOffer: the offer cannot be answered; the call goes on as it was.
         """
-        return await self._find(call_id).answer(sdp)
+        return await self._find(call_id, key_id).answer(sdp)
 
-    def hang_up(self, call_id: str) -> None:
+    def hang_up(self, call_id: str, key_id: str) -> None:
         """End a call.
 
         Raises:
-            UnknownCall: it does not stand.
+            UnknownCall: it does not stand, or was opened with another key.
         """
-        self._find(call_id).hang_up()
+        self._find(call_id, key_id).hang_up()
 
-    def _find(self, call_id: str) -> WebRtcTransport:
-        transport = self._standing.get(call_id)
-        if transport is None:
+    def _find(self, call_id: str, key_id: str) -> WebRtcTransport:
+        call = self._standing.get(call_id)
+        if call is None or call.key_id != key_id:  # of other people's calls nothing is told, not even that they stand
             raise UnknownCall("No call with this id stands.", param="call_id")
-        return transport
+        return call.transport
 
     async def _run(
         self, call_id: str, sdp: str, session: str, place: Place, hello: Hello, answer: asyncio.Future[str]
@@ -125,7 +125,7 @@ class Calls:
                 observer=self._observer,
             ) as transport:
                 answered = await transport.answer(sdp)
-                self._standing[call_id] = transport
+                self._standing[call_id] = _Call(transport, hello.key_id)
                 if session:
                     transport.receive_early(session)
                 if not answer.done():
@@ -140,6 +140,12 @@ class Calls:
         finally:
             place.release()
             self._standing.pop(call_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    transport: WebRtcTransport
+    key_id: str
 
 
 def _refuse(answer: asyncio.Future[str], error: DuplexError) -> None:

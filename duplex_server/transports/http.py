@@ -21,8 +21,8 @@ from starlette.websockets import WebSocket
 
 from duplex_server.config import Settings
 from duplex_server.errors import ClientError, DuplexError
-from duplex_server.security import Gate, relay_credentials
-from duplex_server.session.manager import Hello, SessionManager
+from duplex_server.security import Entry, Gate, relay_credentials
+from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.calls import Calls
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.page import Page
@@ -36,12 +36,14 @@ from duplex_server.transports.replies import (
 )
 from duplex_server.transports.rtc_internals import check_versions
 from duplex_server.transports.websocket import WebSocketTransport
+from duplex_server.wire.client_secrets import ClientSecret, ExpiresAfter, read_secret_request
+from duplex_server.wire.codec import encode
 from duplex_server.wire.session_object import OPT_IN_NAMES
 
 __all__ = ["MetricsPage", "create_app"]
 
-MAX_OFFER_BYTES = 256 * 1024
-"""An offer with its session. A browser's offer has 3 to 10 KB, instructions seldom more."""
+MAX_BODY_BYTES = 256 * 1024
+"""An offer, a session, or both. A browser's offer has 3 to 10 KB, instructions seldom more."""
 
 PREFLIGHT_S = 600
 _SUBPROTOCOL = "realtime"
@@ -126,6 +128,7 @@ def _routes(desk: _Desk, page_folder: Path | None) -> list[BaseRoute]:
         Route(_CALLS + "/{call_id}", desk.renegotiate, methods=["POST"]),
         Route(_CALLS + "/{call_id}", desk.hang_up, methods=["DELETE"]),
         Route(_CALLS + "/{call_id}/hangup", desk.hang_up, methods=["POST"]),
+        Route("/v1/realtime/client_secrets", desk.client_secrets, methods=["POST"]),
         Route("/v1/models", desk.models),
         Route("/v1/ice_servers", desk.ice_servers),
         Route("/healthz", desk.health),
@@ -161,10 +164,10 @@ class _Desk:
     async def converse(self, socket: WebSocket) -> None:
         """Hold a conversation over a WebSocket. Whoever may not, or finds no place, learns it before the upgrade."""
         try:
-            self._gate.admit(visitor_of(socket))
+            entry = self._gate.admit(visitor_of(socket))
             if "call_id" in socket.query_params:
                 raise ClientError("A WebSocket cannot be attached to a call here.", param="call_id")
-            place = self._manager.admit()
+            place = self._admit(entry)
         except DuplexError as error:
             self._note_refusal("websocket", error)
             await socket.send_denial_response(error_reply(error))
@@ -177,17 +180,17 @@ class _Desk:
                 send_queue_bytes=self._settings.send_queue_bytes,
                 observer=self._metrics,
             ) as transport:
-                await self._manager.serve(place, transport, _hello(socket))
+                await self._manager.serve(place, transport, _hello(socket, entry))
         finally:
             place.release()
 
     async def open_call(self, request: Request) -> Response:
         """Answer an SDP offer: 201, the answer, and in ``Location`` where the call can be found."""
         try:
-            self._gate.admit(visitor_of(request))
-            body = await read_body(request, MAX_OFFER_BYTES)
+            entry = self._gate.admit(visitor_of(request))
+            body = await read_body(request, MAX_BODY_BYTES)
             sdp, session = read_offer_form(request.headers.get("content-type", ""), body)
-            call_id, answer = await self._calls.open(sdp, session, _hello(request))
+            call_id, answer = await self._calls.open(self._admit(entry), sdp, session, _hello(request, entry))
         except DuplexError as error:
             self._note_refusal("webrtc", error)
             raise
@@ -195,17 +198,33 @@ class _Desk:
 
     async def renegotiate(self, request: Request) -> Response:
         """Answer a later offer of the same call: 200 and the answer."""
-        self._gate.admit(visitor_of(request))
-        body = await read_body(request, MAX_OFFER_BYTES)
+        entry = self._gate.admit(visitor_of(request), to_go_on=True)
+        body = await read_body(request, MAX_BODY_BYTES)
         sdp, _ = read_offer_form(request.headers.get("content-type", ""), body)
-        answer = await self._calls.renegotiate(request.path_params["call_id"], sdp)
+        answer = await self._calls.renegotiate(request.path_params["call_id"], entry.key_id, sdp)
         return Response(answer, 200, media_type="application/sdp")
 
     async def hang_up(self, request: Request) -> Response:
         """End a call."""
-        self._gate.admit(visitor_of(request))
-        self._calls.hang_up(request.path_params["call_id"])
+        entry = self._gate.admit(visitor_of(request), to_go_on=True)
+        self._calls.hang_up(request.path_params["call_id"], entry.key_id)
         return Response(status_code=204 if request.method == "DELETE" else 200)
+
+    async def client_secrets(self, request: Request) -> Response:
+        """Make a client secret: a key for a browser, which expires and begins sessions with a given configuration."""
+        entry = self._gate.admit_owner(visitor_of(request))
+        asked = read_secret_request(await read_body(request, MAX_BODY_BYTES))
+        terms = asked.expires_after or ExpiresAfter()
+        session = self._manager.preview(Hello(session=asked.session, session_max_s=terms.max_session_seconds))
+        value, expires_at = self._gate.mint(
+            entry,
+            ttl_s=terms.seconds,
+            session=asked.session,
+            max_session_s=terms.max_session_seconds,
+            max_sessions=terms.max_sessions,
+        )
+        secret = ClientSecret(value=value, expires_at=expires_at, session=session)
+        return Response(encode(secret), 200, {"Cache-Control": "no-store"}, "application/json")
 
     # -- what clients ask before --------------------------------------------------------------------------------------
 
@@ -250,18 +269,41 @@ class _Desk:
 
     async def metrics_page(self, request: Request) -> Response:
         """Show what was counted."""
-        self._gate.admit(visitor_of(request))
+        self._gate.admit_owner(visitor_of(request))
         return Response(self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
+
+    def _admit(self, entry: Entry) -> Place:
+        """Take a place that counts against the key; all of it is given back with the place.
+
+        Raises:
+            CapacityError: the server is full.
+            AuthError, Throttled: the key or the client secret has its share.
+        """
+        end = self._gate.begin_session(entry)
+        try:
+            place = self._manager.admit()
+        except DuplexError:
+            end()
+            raise
+
+        def give_back() -> None:
+            place.release()
+            end()
+
+        return Place(give_back)
 
     def _note_refusal(self, transport: str, error: DuplexError) -> None:
         self._metrics.connection_refused(transport, error.error_code if isinstance(error, ClientError) else error.code)
 
 
-def _hello(connection: HTTPConnection[Any]) -> Hello:
-    """Read off a request what its session should know."""
+def _hello(connection: HTTPConnection[Any], entry: Entry) -> Hello:
+    """Read off a request, and who made it, what its session should know."""
     asked = connection.query_params.get("duplex") in ("1", "true")
     client = connection.client
     return Hello(
         opt_in=OPT_IN_NAMES if asked else frozenset(),
         client="" if client is None else f"{client.host}:{client.port}",
+        key_id=entry.key_id,
+        session=entry.session,
+        session_max_s=entry.max_session_s,
     )

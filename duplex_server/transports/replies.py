@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import email.policy
 import json
+import math
 from email.parser import BytesParser
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from duplex_server.errors import AuthError, CapacityError, ClientError, DuplexError, LimitExceeded
-from duplex_server.security import ForeignOrigin, Visitor
+from duplex_server.security import ForeignOrigin, NotPermitted, Throttled, Visitor
 from duplex_server.transports.calls import UnknownCall
 from duplex_server.transports.rtc_sdp import InvalidOffer
 
@@ -26,8 +27,10 @@ BODY_TIMEOUT_S = 10.0
 
 _STATUSES: tuple[tuple[type[DuplexError], int], ...] = (
     (ForeignOrigin, 403),
+    (NotPermitted, 403),
     (AuthError, 401),
     (UnknownCall, 404),
+    (Throttled, 429),
     (LimitExceeded, 413),
     (ClientError, 400),
     (CapacityError, 503),
@@ -41,8 +44,8 @@ def error_reply(error: DuplexError) -> JSONResponse:
     code = error.error_code if isinstance(error, ClientError) else error.code
     param = error.param if isinstance(error, ClientError) else None
     headers = {}
-    if isinstance(error, CapacityError):
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, (CapacityError, Throttled)):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return _reply(status, str(error) if status != 500 else "The server failed.", code, param, headers)
@@ -61,7 +64,7 @@ async def reply_to_status(_: Request, error: Exception) -> Response:
 
 
 def _reply(status: int, message: str, code: str, param: str | None, headers: dict[str, str]) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+    kind = {429: "rate_limit_error"}.get(status, "server_error" if status >= 500 else "invalid_request_error")
     body = {"error": {"message": message, "type": kind, "code": code, "param": param}}
     return JSONResponse(body, status, {"Cache-Control": "no-store", **headers})
 
@@ -74,6 +77,7 @@ def visitor_of(connection: HTTPConnection[Any]) -> Visitor:
         query_key=connection.query_params.get("api_key", ""),
         origin=connection.headers.get("origin", ""),
         host=connection.headers.get("host", ""),
+        address=connection.client.host if connection.client else "",
     )
 
 

@@ -6,7 +6,7 @@ Knows nothing about order or sessions.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,7 +14,9 @@ from duplex_server.errors import InvalidEvent
 from duplex_server.wire.client_events import MAX_EVENT_ID_CHARS
 from duplex_server.wire.events import ClientEvent, ServerEvent, UnknownEvent
 
-__all__ = ["MAX_MESSAGE_BYTES", "decode_client", "decode_server", "encode"]
+__all__ = ["MAX_MESSAGE_BYTES", "decode_as", "decode_client", "decode_server", "encode"]
+
+T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """One event as JSON. OpenAI takes 15 MiB of audio in one append; the rest is room for the JSON around it."""
@@ -54,8 +56,17 @@ def decode_client(text: str | bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> C
         raise InvalidEvent(
             f"The event is longer than {max_bytes} bytes. Send audio in smaller pieces.", code="message_too_large"
         )
+    return decode_as(_client_decoder, text)
+
+
+def decode_as(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
+    """Decode a JSON object from a client.
+
+    Raises:
+        InvalidEvent: not JSON, not an object, or with a wrong or missing field; as :func:`decode_client` says.
+    """
     try:
-        return _client_decoder.decode(text)
+        return decoder.decode(text)
     except msgspec.ValidationError as error:
         raise _invalid(text, str(error)) from None
     except (ValueError, RecursionError):
@@ -84,8 +95,8 @@ def decode_server(text: str | bytes) -> ServerEvent | UnknownEvent:
     return UnknownEvent(type=str(payload.get("type", "")), payload=payload)
 
 
-def encode(event: ClientEvent | ServerEvent) -> bytes:
-    """Encode an event as one line of JSON, UTF-8; bytes become base64."""
+def encode(event: msgspec.Struct) -> bytes:
+    """Encode an event, or any other object of the protocol, as one line of JSON, UTF-8; bytes become base64."""
     return _encoder.encode(event)
 
 

@@ -13,38 +13,31 @@ from duplex_server.errors import ClientError, DuplexError, InvalidEvent
 from duplex_server.types import Heard, InterruptionPolicy, ModelSpec, Pcm, SessionSetup
 from duplex_server.wire import client_events as c
 from duplex_server.wire import server_events as s
-from duplex_server.wire.audio_format import AudioIntake
-from duplex_server.wire.client_items import decode_picture
 from duplex_server.wire.error_objects import error_object
 from duplex_server.wire.events import ClientEvent, ServerEvent
 from duplex_server.wire.history import History
 from duplex_server.wire.ids import Ids
+from duplex_server.wire.input_answers import InputAnswers
 from duplex_server.wire.item_answers import ItemAnswers
 from duplex_server.wire.objects import ResponseError
 from duplex_server.wire.reply import Reply
 from duplex_server.wire.requests import (
-    AppendAudio,
-    AppendImage,
     BargeIn,
     CancelResponse,
-    ClearInput,
     ClearOutput,
     CloseSession,
-    CommitInput,
     Configure,
     CreateResponse,
-    Request,
     TurnTaking,
 )
 from duplex_server.wire.response_stream import Outcome, ResponseSettings, ResponseStream
 from duplex_server.wire.responses import Responses
+from duplex_server.wire.session_object import Session, SessionPatch
 from duplex_server.wire.session_state import SessionState
 from duplex_server.wire.user_turns import UserTurns
 
 __all__ = ["Dialogue", "Outcome", "Reply"]
 
-MIN_COMMIT_MS = 100
-"""Audio that a commit needs. Source: OpenAI Realtime API reference, ``input_audio_buffer.commit``."""
 IMAGE_MAX_BYTES = 8 * 1024 * 1024
 """Longest encoded picture, unless the server's settings say otherwise."""
 
@@ -63,8 +56,9 @@ class Dialogue:
         opt_in: frozenset[str] = frozenset(),
         expires_at: int = 0,
         image_max_bytes: int = IMAGE_MAX_BYTES,
+        base: SessionPatch | None = None,
     ) -> None:
-        """Start with the server's defaults.
+        """Start with the server's defaults, changed by ``base``.
 
         Args:
             spec: the served model.
@@ -75,9 +69,12 @@ class Dialogue:
             opt_in: groups of extension events that the client asked for when it connected.
             expires_at: when the session ends, Unix seconds; 0: no limit.
             image_max_bytes: longest encoded picture.
+            base: what the session begins with.
+
+        Raises:
+            InvalidEvent: a value in ``base`` cannot be had.
         """
         self._media_track = media_track
-        self._image_max_bytes = image_max_bytes
         self._ids = Ids(session_id)
         self._history = History()
         self._items = ItemAnswers(self._ids, self._history, image_max_bytes=image_max_bytes)
@@ -90,11 +87,17 @@ class Dialogue:
             opt_in=opt_in,
             expires_at=expires_at,
         )
-        self._intake = AudioIntake(self._state.input_format)
+        if base is not None:
+            self._state.update(base, voice_locked=False)
+        self._input = InputAnswers(self._ids, self._user, self._state.input_format, image_max_bytes=image_max_bytes)
         self._responses = Responses(self._ids, self._history)
-        self._uncommitted_samples = 0
         self._was_heard = False
         self._closed = False
+
+    @property
+    def session(self) -> Session:
+        """The effective session object."""
+        return self._state.session
 
     @property
     def setup(self) -> SessionSetup:
@@ -143,7 +146,7 @@ class Dialogue:
         """Tell that the user fell silent at ``at_ms``, and make an item of what was said."""
         if self._closed:
             return []
-        self._uncommitted_samples = 0
+        self._input.committed()
         return [*self._user.speech_stopped(at_ms)]
 
     def heard(self, heard: Heard) -> list[ServerEvent]:
@@ -252,18 +255,15 @@ class Dialogue:
     def _answer(self, event: ClientEvent) -> Reply:
         match event:
             case c.InputAudioBufferAppend():
-                return self._append(event)
+                return self._input.append(event)
             case c.InputImageBufferAppend():
-                picture = decode_picture(event.image, param="image", max_bytes=self._image_max_bytes)
-                return Reply(requests=[AppendImage(picture, event.capture_ms, event.event_id)])
+                return self._input.append_picture(event)
             case c.SessionUpdate():
                 return self._update(event)
             case c.InputAudioBufferCommit():
-                return self._commit()
+                return self._input.commit(media_track=self._media_track)
             case c.InputAudioBufferClear():
-                self._intake.reset()
-                self._uncommitted_samples = 0
-                return Reply([s.InputAudioBufferCleared(event_id=self._ids.event())], [ClearInput()])
+                return self._input.clear()
             case c.ConversationItemCreate():
                 reserved, audio_format = self._user.announced, self._state.input_format
                 return self._items.create(event, reserved=reserved, audio_format=audio_format)
@@ -289,42 +289,14 @@ class Dialogue:
                 return self._close(event)
 
     def _update(self, event: c.SessionUpdate) -> Reply:
-        setup, taking, audio_format = self.setup, self.turn_taking, self._state.input_format
+        setup, taking = self.setup, self.turn_taking
         self._state.update(event.session, voice_locked=self._was_heard)
-        if self._state.input_format != audio_format:
-            self._intake = AudioIntake(self._state.input_format)
-            self._uncommitted_samples = 0
+        self._input.reformat(self._state.input_format)
         events: list[ServerEvent] = [s.SessionUpdated(event_id=self._ids.event(), session=self._state.session)]
         if not self.turn_taking.report_speech:
             events += self._user.abandon()
         same = self.setup == setup and self.turn_taking == taking
         return Reply(events, [] if same else [Configure(self.setup, self.turn_taking)])
-
-    def _append(self, event: c.InputAudioBufferAppend) -> Reply:
-        requests: list[Request] = []
-        frames = [
-            decode_picture(frame, param=f"video_frames[{index}]", max_bytes=self._image_max_bytes)
-            for index, frame in enumerate(event.video_frames or ())
-        ]
-        if event.force_listen:
-            requests.append(BargeIn())
-        pcm = self._intake.decode(event.audio)
-        if len(pcm):
-            self._uncommitted_samples += len(pcm)
-            requests.append(AppendAudio(pcm, self._intake.format.rate_hz))
-        requests += [AppendImage(frame, None, event.event_id) for frame in frames]
-        return Reply(requests=requests)
-
-    def _commit(self) -> Reply:
-        length_ms = self._uncommitted_samples * 1000 // self._intake.format.rate_hz
-        if length_ms < MIN_COMMIT_MS and not self._media_track:
-            raise InvalidEvent(
-                f"There is too little audio to commit: {length_ms} ms since the last commit, {MIN_COMMIT_MS} ms are "
-                "needed.",
-                code="input_audio_buffer_commit_empty",
-            )
-        self._uncommitted_samples = 0
-        return Reply([*self._user.stop_and_commit(length_ms)], [CommitInput()])
 
     def _create_response(self, event: c.ResponseCreate) -> Reply:
         if self._responses.open is not None:

@@ -21,7 +21,18 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duplex_server.config import FIELDS, Settings, accepted_keys, effective, is_loopback, load, render
+from duplex_server.config import (
+    FIELDS,
+    Settings,
+    accepted_keys,
+    effective,
+    hashed_key,
+    is_loopback,
+    load,
+    new_key,
+    render,
+    shown_digest,
+)
 from duplex_server.errors import ConfigError
 from duplex_server.types import InterruptionPolicy
 
@@ -199,14 +210,19 @@ def test_loopback_addresses(host: str, loopback: bool) -> None:
 
 def test_keys_come_from_the_settings_and_from_the_file(tmp_path: Path) -> None:
     keys = written(tmp_path / "keys", "from-file-1\n# not this\n\n  from-file-2  \n")
-    assert accepted_keys(load({"api_keys": "from-flag", "api_key_file": str(keys)}, {})) == (
-        "from-flag",
-        "from-file-1",
-        "from-file-2",
-    )
+    digests = accepted_keys(load({"api_keys": "from-flag", "api_key_file": str(keys)}, {}))
+    assert digests == tuple(map(shown_digest, ("from-flag", "from-file-1", "from-file-2")))
 
 
-@pytest.mark.parametrize("line", ["short", "two words", "schlüssel-eins"])
+def test_a_key_may_lie_in_the_file_as_its_digest(tmp_path: Path) -> None:
+    key = new_key()
+    keys = written(tmp_path / "keys", f"{hashed_key(key)}\n")
+    assert key not in keys.read_text()
+    assert accepted_keys(load({"api_key_file": str(keys)}, {})) == (shown_digest(key),)
+    assert accepted_keys(load({"api_keys": hashed_key(key)}, {})) == (shown_digest(key),)
+
+
+@pytest.mark.parametrize("line", ["short", "two words", "schlüssel-eins", "sha256:12345678"])
 def test_a_line_that_is_no_key_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
     sentence = refusal({"api_key_file": str(written(tmp_path / "keys", f"abcdefgh\n{line}\n"))})
     assert "Line 2" in sentence

@@ -77,6 +77,7 @@ class Client:
         self.track: MediaStreamTrack | None = None
         self.change = asyncio.Event()
         self.response = httpx2.Response(0)
+        self.headers: dict[str, str] = {}  # of every request
         self.channel.on("message", self._take)
         self.channel.on("close", self.change.set)
         self.connection.on("track", self._take_track)
@@ -100,7 +101,7 @@ class Client:
         return self.connection.localDescription.sdp
 
     async def post(self, path: str, **request: Any) -> httpx2.Response:
-        async with httpx2.AsyncClient(base_url=self.served.url) as http:
+        async with httpx2.AsyncClient(base_url=self.served.url, headers=self.headers) as http:
             return await http.post(path, **request)
 
     async def connect(self, change: Callable[[str], str] = lambda sdp: sdp) -> None:

@@ -20,8 +20,13 @@ from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
 from duplex_server.transports.http import create_app
 from duplex_server.transports.listening import listening_socket, server_options
+from duplex_server.types import SessionSetup
+from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.events import ErrorEvent, SessionHeartbeat, SessionHeartbeatAck
 from duplex_server.wire.objects import ErrorObject
+from duplex_server.wire.requests import TurnTaking
+from duplex_server.wire.session_object import Session
+from tests.helpers.wire_driver import SPEC
 
 NOW_S = 1_700_000_000.0
 """What the server takes for the time of day."""
@@ -67,6 +72,16 @@ class FakeManager:
             self.change.set()
 
         return Place(give_back)
+
+    def preview(self, hello: Hello) -> Session:
+        return Dialogue(
+            spec=SPEC,
+            session_id="sess_00112233445566778899aabb",
+            media_track=False,
+            setup=SessionSetup(voice=SPEC.voices[0]),
+            turn_taking=TurnTaking(),
+            base=hello.session,
+        ).session
 
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
         self.hellos.append(hello)
@@ -152,7 +167,7 @@ async def serving(
     app = create_app(
         cast(SessionManager, manager),
         settings,
-        Gate.of(settings),
+        Gate.of(settings, lambda: NOW_S),
         metrics,
         page_folder,
         wall_clock_s=lambda: NOW_S,

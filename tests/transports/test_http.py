@@ -40,7 +40,7 @@ def error_of(response: httpx2.Response) -> dict[str, Any]:
     assert error.keys() == {"message", "type", "code", "param"}
     assert error["message"].endswith(".")
     expected = "server_error" if response.status_code >= 500 else "invalid_request_error"
-    assert error["type"] == expected
+    assert error["type"] == ("rate_limit_error" if response.status_code == 429 else expected)
     return error
 
 
@@ -72,6 +72,7 @@ GUARDED = [
     ("GET", "/v1/models"),
     ("GET", "/v1/ice_servers"),
     ("GET", "/metrics"),
+    ("POST", "/v1/realtime/client_secrets"),
     ("POST", "/v1/realtime/calls"),
     ("POST", "/v1/realtime/calls/rtc_1"),
     ("POST", "/v1/realtime/calls/rtc_1/hangup"),
