@@ -16,6 +16,7 @@ from duplex_server.errors import ClientError, DuplexError
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.webrtc import WebRtcTransport
+from duplex_server.wire.dialect import Dialect, RealtimeDialect
 
 __all__ = ["Calls", "UnknownCall"]
 
@@ -68,7 +69,9 @@ class Calls:
             call.transport.hang_up()
         await self._tasks.__aexit__(kind, error, trace)
 
-    async def open(self, place: Place, sdp: str, session: str, hello: Hello) -> tuple[str, str]:
+    async def open(
+        self, place: Place, sdp: str, session: str, hello: Hello, dialect: Dialect | None = None
+    ) -> tuple[str, str]:
         """Answer an offer, and begin a call.
 
         Args:
@@ -76,6 +79,7 @@ class Calls:
             sdp: the offer.
             session: a ``session.update`` event as JSON, to be received before any other; "" for none.
             hello: what the connection brings besides itself.
+            dialect: how the peer spells events; None: as OpenAI's Realtime API.
 
         Returns:
             The call's id and the SDP answer.
@@ -87,7 +91,9 @@ class Calls:
         """
         call_id = f"rtc_{secrets.token_hex(16)}"
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._tasks.create_task(self._run(call_id, sdp, session, place, hello, answer), name=call_id)
+        self._tasks.create_task(
+            self._run(call_id, sdp, session, place, hello, answer, dialect or RealtimeDialect()), name=call_id
+        )
         return call_id, await answer
 
     async def renegotiate(self, call_id: str, key_id: str, sdp: str) -> str:
@@ -97,7 +103,7 @@ class Calls:
             UnknownCall: it does not stand, or was opened with another key.
             InvalidOffer: the offer cannot be answered; the call goes on as it was.
         """
-        return await self._find(call_id, key_id).answer(sdp)
+        return await self.find(call_id, key_id).answer(sdp)
 
     def hang_up(self, call_id: str, key_id: str) -> None:
         """End a call.
@@ -105,16 +111,28 @@ class Calls:
         Raises:
             UnknownCall: it does not stand, or was opened with another key.
         """
-        self._find(call_id, key_id).hang_up()
+        self.find(call_id, key_id).hang_up()
 
-    def _find(self, call_id: str, key_id: str) -> WebRtcTransport:
+    def find(self, call_id: str, key_id: str) -> WebRtcTransport:
+        """Return a call that stands.
+
+        Raises:
+            UnknownCall: it does not stand, or was opened with another key.
+        """
         call = self._standing.get(call_id)
         if call is None or call.key_id != key_id:  # of other people's calls nothing is told, not even that they stand
             raise UnknownCall("No call with this id stands.", param="call_id")
         return call.transport
 
     async def _run(
-        self, call_id: str, sdp: str, session: str, place: Place, hello: Hello, answer: asyncio.Future[str]
+        self,
+        call_id: str,
+        sdp: str,
+        session: str,
+        place: Place,
+        hello: Hello,
+        answer: asyncio.Future[str],
+        dialect: Dialect,
     ) -> None:
         """Carry a call from its offer to its end. The border for errors: a bug ends this call and touches no other."""
         try:
@@ -123,11 +141,12 @@ class Calls:
                 max_message_bytes=self._max_message_bytes,
                 send_queue_bytes=self._send_queue_bytes,
                 observer=self._observer,
+                dialect=dialect,
             ) as transport:
                 answered = await transport.answer(sdp)
                 self._standing[call_id] = _Call(transport, hello.key_id)
                 if session:
-                    transport.receive_early(session)
+                    transport.receive(session)
                 if not answer.done():
                     answer.set_result(answered)
                 if await transport.connected():

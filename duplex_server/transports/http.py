@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from duplex_server.config import Settings
-from duplex_server.errors import ClientError, DuplexError
+from duplex_server.errors import CapacityError, ClientError, DuplexError
 from duplex_server.security import Entry, Gate, relay_credentials
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.calls import Calls
@@ -38,6 +38,7 @@ from duplex_server.transports.rtc_internals import check_versions
 from duplex_server.transports.websocket import WebSocketTransport
 from duplex_server.wire.client_secrets import ClientSecret, ExpiresAfter, read_secret_request
 from duplex_server.wire.codec import encode
+from duplex_server.wire.dialect import Dialect, RealtimeDialect
 from duplex_server.wire.session_object import OPT_IN_NAMES
 
 __all__ = ["MetricsPage", "create_app"]
@@ -163,26 +164,53 @@ class _Desk:
 
     async def converse(self, socket: WebSocket) -> None:
         """Hold a conversation over a WebSocket. Whoever may not, or finds no place, learns it before the upgrade."""
+        if "call_id" in socket.query_params:
+            await self._listen_in(socket)
+            return
         try:
             entry = self._gate.admit(visitor_of(socket))
-            if "call_id" in socket.query_params:
-                raise ClientError("A WebSocket cannot be attached to a call here.", param="call_id")
             place = self._admit(entry)
         except DuplexError as error:
             self._note_refusal("websocket", error)
             await socket.send_denial_response(error_reply(error))
             return
         try:
-            await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in socket.scope["subprotocols"] else None)
-            async with WebSocketTransport.over(
-                socket,
-                max_message_bytes=self._settings.max_message_bytes,
-                send_queue_bytes=self._settings.send_queue_bytes,
-                observer=self._metrics,
-            ) as transport:
+            async with self._accept(socket, RealtimeDialect()) as transport:
                 await self._manager.serve(place, transport, _hello(socket, entry))
         finally:
             place.release()
+
+    async def _listen_in(self, socket: WebSocket) -> None:
+        """Attach a WebSocket to a call: it hears every event, and may send as the call's own peer does."""
+        try:
+            entry = self._gate.admit_owner(visitor_of(socket))
+            call = self._calls.find(socket.query_params["call_id"], entry.key_id)
+        except DuplexError as error:
+            self._note_refusal("websocket", error)
+            await socket.send_denial_response(error_reply(error))
+            return
+        async with self._accept(socket, RealtimeDialect(), forward=call.receive) as sideband:
+            try:
+                with call.listeners.joined(sideband):
+                    async for _ in sideband.events():
+                        raise AssertionError("what a sideband receives goes to its call")
+            except CapacityError as error:
+                await sideband.close(error)
+
+    @asynccontextmanager
+    async def _accept(
+        self, socket: WebSocket, dialect: Dialect, forward: Callable[[str], None] | None = None
+    ) -> AsyncIterator[WebSocketTransport]:
+        await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in socket.scope["subprotocols"] else None)
+        async with WebSocketTransport.over(
+            socket,
+            max_message_bytes=self._settings.max_message_bytes,
+            send_queue_bytes=self._settings.send_queue_bytes,
+            observer=self._metrics,
+            dialect=dialect,
+            forward=forward,
+        ) as transport:
+            yield transport
 
     async def open_call(self, request: Request) -> Response:
         """Answer an SDP offer: 201, the answer, and in ``Location`` where the call can be found."""

@@ -5,10 +5,13 @@ Knows nothing about where it came from.
 
 from __future__ import annotations
 
+from collections import deque
+
 from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
 from duplex_server.transports.mailbox import Mailbox
-from duplex_server.wire.codec import decode_client
+from duplex_server.wire.dialect import Dialect
+from duplex_server.wire.events import ClientEvent
 
 __all__ = ["Intake"]
 
@@ -21,10 +24,13 @@ class Intake:
 
     Args:
         max_message_bytes: longest message that is decoded; twice as much may wait.
+        dialect: decodes them.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, dialect: Dialect) -> None:
         self._max_message_bytes = max_message_bytes
+        self._dialect = dialect
+        self._decoded: deque[ClientEvent] = deque()  # bounded by what a dialect makes of one message
         # When full, messages are dropped and the peer is told once; media is dropped silently, which leaves a hole.
         self._mailbox: Mailbox[str | MediaAudio | MediaFrame | ClientError] = Mailbox(
             limit_items=MAX_ITEMS, limit_bytes=2 * max_message_bytes
@@ -43,6 +49,8 @@ class Intake:
 
     def put_media(self, media: MediaAudio | MediaFrame) -> None:
         """Add decoded audio or a picture."""
+        if self._dialect.muted and isinstance(media, MediaAudio):
+            return
         self._mailbox.put(media, media.pcm.nbytes if isinstance(media, MediaAudio) else media.rgb.nbytes)
 
     def put_error(self, error: ClientError) -> None:
@@ -70,10 +78,12 @@ class Intake:
                 value=f"{self._max_message_bytes} bytes",
                 code="input_backpressure",
             )
-        item = await anext(self._mailbox)
-        if not isinstance(item, str):
-            return item
-        try:
-            return decode_client(item, max_bytes=self._max_message_bytes)
-        except InvalidEvent as error:
-            return error
+        while not self._decoded:
+            item = await anext(self._mailbox)
+            if not isinstance(item, str):
+                return item
+            try:
+                self._decoded.extend(self._dialect.receive(item, max_bytes=self._max_message_bytes))
+            except InvalidEvent as error:
+                return error
+        return self._decoded.popleft()

@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from aiortc.sdp import SessionDescription
+
 from duplex_server.errors import ClientError
 
-__all__ = ["InvalidOffer", "Offer", "finish_answer", "read_offer"]
+__all__ = ["InvalidOffer", "Offer", "check_readable", "finish_answer", "read_offer"]
 
 MAX_SECTIONS = 16
 """Media sections in one offer. A browser with microphone, camera and data channel has three."""
@@ -22,6 +24,9 @@ MAX_CANDIDATES = 64
 
 MAX_MESSAGE_BYTES = 262_144
 """What a peer may send in one data channel message: Chromium's own limit, enough for a camera still as base64."""
+
+_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
+"""What aiortc's SDP parser raises on text that is not SDP."""
 
 _CODECS = {"audio": ("opus/48000",), "video": ("vp8/90000", "h264/90000", "rtx/90000")}
 _OPUS_WISHES = "minptime=10;useinbandfec=1"
@@ -221,3 +226,18 @@ def _completed(lines: list[str]) -> list[str]:
 
 def _matches(pattern: str, lines: Iterable[str]) -> list[re.Match[str]]:
     return [match for line in lines if (match := re.match(pattern, line))]
+
+
+def check_readable(sdp: str) -> None:
+    """Refuse what aiortc cannot read.
+
+    Raises:
+        InvalidOffer: it is not SDP, or a section cannot be encrypted.
+    """
+    try:
+        description = SessionDescription.parse(sdp)
+    except _UNREADABLE as error:
+        raise InvalidOffer("The offer is not valid SDP.", param="sdp") from error
+    for media in description.media:
+        if media.dtls is None or not media.dtls.fingerprints:
+            raise InvalidOffer("A media section has no DTLS fingerprint or no a=setup line.", param="sdp")

@@ -20,11 +20,11 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
-from aiortc.sdp import SessionDescription
 
 from duplex_server.errors import DuplexError, InvalidEvent, SlowPeer
 from duplex_server.session.transport import Received, TransportTraits
 from duplex_server.transports.intake import Intake
+from duplex_server.transports.listeners import Listeners
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.rtc_internals import (
     IceRestart,
@@ -34,9 +34,9 @@ from duplex_server.transports.rtc_internals import (
     watch_arrivals,
 )
 from duplex_server.transports.rtc_media import MediaPath
-from duplex_server.transports.rtc_sdp import InvalidOffer, Offer, finish_answer, read_offer
+from duplex_server.transports.rtc_sdp import InvalidOffer, Offer, check_readable, finish_answer, read_offer
 from duplex_server.types import TICK_MS, Pcm
-from duplex_server.wire.codec import encode
+from duplex_server.wire.dialect import Dialect
 from duplex_server.wire.events import ServerEvent
 
 __all__ = ["CHANNEL", "WebRtcTransport"]
@@ -62,8 +62,6 @@ WATCH_EVERY_S = 1.0
 FLUSH_TIMEOUT_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
 
-_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
-"""What aiortc's SDP parser raises on text that is not SDP."""
 _UNANSWERABLE = (ValueError, InternalError, InvalidAccessError, InvalidStateError, OperationError)
 """What aiortc raises when it cannot agree to a description."""
 
@@ -79,12 +77,16 @@ class WebRtcTransport:
         max_message_bytes: int,
         send_queue_bytes: int,
         observer: TransportObserver,
+        dialect: Dialect,
     ) -> None:
         self._tasks = tasks
         self._jobs: set[asyncio.Task[None]] = set()
         self._send_queue_bytes = send_queue_bytes
         self._observer = observer
-        self._intake = Intake(max_message_bytes)
+        self._dialect = dialect
+        self._intake = Intake(max_message_bytes, dialect)
+        self.listeners = Listeners()
+        """Who else hears the call's events."""
         self._media = MediaPath(self._intake.put_media, self._spawn)
         # Bundled: everything travels over one ICE transport. Servers are named even if there are none, because
         # aiortc's default is somebody's public STUN server.
@@ -117,6 +119,7 @@ class WebRtcTransport:
         max_message_bytes: int,
         send_queue_bytes: int,
         observer: TransportObserver,
+        dialect: Dialect,
     ) -> AsyncIterator[WebRtcTransport]:
         """Make a call's server end, and close it when the block is left.
 
@@ -125,6 +128,7 @@ class WebRtcTransport:
             max_message_bytes: longest event taken from the peer.
             send_queue_bytes: what may wait for a peer that does not read.
             observer: told what happens.
+            dialect: how this peer spells events.
         """
         offer_loopback()
         async with asyncio.TaskGroup() as tasks:
@@ -134,6 +138,7 @@ class WebRtcTransport:
                 max_message_bytes=max_message_bytes,
                 send_queue_bytes=send_queue_bytes,
                 observer=observer,
+                dialect=dialect,
             )
             try:
                 yield transport
@@ -159,7 +164,7 @@ class WebRtcTransport:
             offer = read_offer(sdp, taken=taken, refused=self._refused)
             if not offer.has_audio:
                 raise InvalidOffer("The offer has no audio section with Opus.", param="sdp")
-            _check_readable(offer.sdp)
+            check_readable(offer.sdp)
             restart = await self._prepare_restart(offer)
             try:
                 await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
@@ -197,8 +202,8 @@ class WebRtcTransport:
         self._spawn(self._watch())
         return True
 
-    def receive_early(self, text: str) -> None:
-        """Take an event that came with the offer, as if it were the data channel's first."""
+    def receive(self, text: str) -> None:
+        """Take a message that came on another way than the data channel: with the offer, or from a listener."""
         self._intake.put_message(text)
 
     def hang_up(self) -> None:
@@ -218,10 +223,14 @@ class WebRtcTransport:
 
     def send(self, event: ServerEvent) -> None:
         """Queue an event on the data channel; a call without one hears no events. Never waits."""
+        self.listeners.send(event)
         channel = self._channel
         if channel is None or channel.readyState != "open":
             return
-        text = encode(event).decode()
+        for message in self._dialect.tell(event):
+            self._put(channel, message.decode())
+
+    def _put(self, channel: RTCDataChannel, text: str) -> None:
         queued = channel.bufferedAmount
         if queued + len(text) > self._send_queue_bytes:
             self._end("slow", str(SlowPeer(queued)))
@@ -271,6 +280,7 @@ class WebRtcTransport:
             self._media.close()
             for job in self._jobs:
                 job.cancel()
+            self.listeners.hang_up()
             if self._opened:
                 self._observer.connection_closed(TRAITS.name, self._ended_by)
 
@@ -376,13 +386,3 @@ class WebRtcTransport:
                     await asyncio.sleep(TICK_MS / 1000)
         except TimeoutError:
             _log.info("a WebRTC peer did not confirm the last events")
-
-
-def _check_readable(sdp: str) -> None:
-    try:
-        description = SessionDescription.parse(sdp)
-    except _UNREADABLE as error:
-        raise InvalidOffer("The offer is not valid SDP.", param="sdp") from error
-    for media in description.media:
-        if media.dtls is None or not media.dtls.fingerprints:
-            raise InvalidOffer("A media section has no DTLS fingerprint or no a=setup line.", param="sdp")

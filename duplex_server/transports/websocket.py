@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -19,7 +19,7 @@ from duplex_server.transports.intake import Intake
 from duplex_server.transports.mailbox import Mailbox
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.types import Pcm
-from duplex_server.wire.codec import encode
+from duplex_server.wire.dialect import Dialect
 from duplex_server.wire.events import ServerEvent
 
 __all__ = ["CLOSE_CODES", "WebSocketTransport", "close_code"]
@@ -52,12 +52,21 @@ class WebSocketTransport:
     """A connection, as a :class:`~duplex_server.session.transport.Transport`. Made by :meth:`over`."""
 
     def __init__(
-        self, socket: WebSocket, *, max_message_bytes: int, send_queue_bytes: int, observer: TransportObserver
+        self,
+        socket: WebSocket,
+        *,
+        max_message_bytes: int,
+        send_queue_bytes: int,
+        observer: TransportObserver,
+        dialect: Dialect,
+        forward: Callable[[str], None] | None,
     ) -> None:
         self._socket = socket
         self._max_message_bytes = max_message_bytes
         self._observer = observer
-        self._intake = Intake(max_message_bytes)
+        self._dialect = dialect
+        self._intake = Intake(max_message_bytes, dialect)
+        self._take = forward or self._intake.put_message
         # When full, the connection is given up: SlowPeer.
         self._outbox: Mailbox[str] = Mailbox(limit_items=MAX_QUEUED_EVENTS, limit_bytes=send_queue_bytes)
         self._queued_bytes = 0
@@ -69,7 +78,14 @@ class WebSocketTransport:
     @classmethod
     @asynccontextmanager
     async def over(
-        cls, socket: WebSocket, *, max_message_bytes: int, send_queue_bytes: int, observer: TransportObserver
+        cls,
+        socket: WebSocket,
+        *,
+        max_message_bytes: int,
+        send_queue_bytes: int,
+        observer: TransportObserver,
+        dialect: Dialect,
+        forward: Callable[[str], None] | None = None,
     ) -> AsyncIterator[WebSocketTransport]:
         """Take charge of an accepted socket, and close it when the block is left.
 
@@ -78,9 +94,16 @@ class WebSocketTransport:
             max_message_bytes: a longer message ends the connection with code 1009.
             send_queue_bytes: what may wait for a peer that does not read.
             observer: told what happens.
+            dialect: how this peer spells events.
+            forward: takes the peer's messages, as they are, instead of :meth:`events`.
         """
         transport = cls(
-            socket, max_message_bytes=max_message_bytes, send_queue_bytes=send_queue_bytes, observer=observer
+            socket,
+            max_message_bytes=max_message_bytes,
+            send_queue_bytes=send_queue_bytes,
+            observer=observer,
+            dialect=dialect,
+            forward=forward,
         )
         observer.connection_opened(TRAITS.name)
         try:
@@ -107,9 +130,16 @@ class WebSocketTransport:
 
     def send(self, event: ServerEvent) -> None:
         """Queue an event. Never waits; a peer that has let its queue fill up is given up."""
+        for message in self._dialect.tell(event):
+            self._put(message.decode())
+
+    def hang_up(self) -> None:
+        """End the event stream as if the peer had left; whoever reads it then closes the connection."""
+        self._end("server")
+
+    def _put(self, text: str) -> None:
         if self._outbox.closed:
             return
-        text = encode(event).decode()
         if self._outbox.put(text, len(text)):
             self._queued_bytes += len(text)
             return
@@ -169,7 +199,7 @@ class WebSocketTransport:
             if len(text) > self._max_message_bytes:
                 self._end("refused", (_TOO_LONG, f"A message may have {self._max_message_bytes} bytes."))
                 continue
-            self._intake.put_message(text)
+            self._take(text)
 
     async def _write(self) -> None:
         """Send what is queued, in order; then close."""

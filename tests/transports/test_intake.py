@@ -7,6 +7,7 @@ import numpy as np
 from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
 from duplex_server.transports.intake import MAX_ITEMS, Intake
+from duplex_server.wire.dialect import RealtimeDialect
 from duplex_server.wire.events import SessionHeartbeat
 from tests.helpers.virtual_time import run
 
@@ -20,7 +21,7 @@ async def everything(intake: Intake) -> list[Received]:
 
 def test_messages_media_and_errors_come_out_in_order() -> None:
     async def scenario() -> list[Received]:
-        intake = Intake(1000)
+        intake = Intake(1000, RealtimeDialect())
         intake.put_message(HEARTBEAT)
         intake.put_media(MediaAudio(np.zeros(320, np.float32), 0))
         intake.put_error(InvalidEvent("no"))
@@ -32,7 +33,7 @@ def test_messages_media_and_errors_come_out_in_order() -> None:
 
 def test_what_cannot_be_decoded_comes_out_as_its_error() -> None:
     async def scenario() -> list[Received]:
-        intake = Intake(1000)
+        intake = Intake(1000, RealtimeDialect())
         intake.put_message("{")
         intake.put_message(HEARTBEAT)
         return await everything(intake)
@@ -44,7 +45,7 @@ def test_what_cannot_be_decoded_comes_out_as_its_error() -> None:
 
 def test_a_message_over_the_limit_is_an_error() -> None:
     async def scenario() -> list[Received]:
-        intake = Intake(1000)
+        intake = Intake(1000, RealtimeDialect())
         intake.put_message('{"type": "' + "x" * 1500 + '"}')
         return await everything(intake)
 
@@ -55,7 +56,7 @@ def test_a_message_over_the_limit_is_an_error() -> None:
 
 def test_messages_that_nobody_takes_are_dropped_and_the_peer_is_told_once() -> None:
     async def scenario() -> list[Received]:
-        intake = Intake(1000)
+        intake = Intake(1000, RealtimeDialect())
         for _ in range(MAX_ITEMS + 7):
             intake.put_message(HEARTBEAT[:1] + HEARTBEAT[1:])
         return await everything(intake)
@@ -70,7 +71,7 @@ def test_messages_that_nobody_takes_are_dropped_and_the_peer_is_told_once() -> N
 
 def test_bytes_are_limited_too() -> None:
     async def scenario() -> int:
-        intake = Intake(100_000)
+        intake = Intake(100_000, RealtimeDialect())
         for _ in range(10):
             intake.put_media(MediaAudio(np.zeros(16_000, np.float32), 0))
         return len(await everything(intake))
@@ -80,7 +81,7 @@ def test_bytes_are_limited_too() -> None:
 
 def test_after_the_end_nothing_is_taken_in() -> None:
     async def scenario() -> list[Received]:
-        intake = Intake(1000)
+        intake = Intake(1000, RealtimeDialect())
         intake.put_message(HEARTBEAT)
         intake.close(discard=True)
         intake.put_message(HEARTBEAT)
@@ -92,7 +93,7 @@ def test_after_the_end_nothing_is_taken_in() -> None:
 
 def test_a_cancelled_reader_loses_nothing() -> None:
     async def scenario() -> Received:
-        intake = Intake(1000)
+        intake = Intake(1000, RealtimeDialect())
         try:
             async with asyncio.timeout(1):
                 await anext(intake)

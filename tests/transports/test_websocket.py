@@ -325,11 +325,11 @@ def test_deflate_is_not_negotiated() -> None:
     run(scenario)
 
 
-def test_a_connection_to_a_call_is_refused_in_words() -> None:
+def test_a_connection_to_a_call_that_does_not_stand_is_refused_in_words() -> None:
     async def scenario(served: Served) -> None:
         with pytest.raises(InvalidStatus) as refused:
             await connect(served.ws_url + "?call_id=rtc_1")
-        assert refused.value.response.status_code == 400
+        assert refused.value.response.status_code == 404
         assert json.loads(refused.value.response.body or b"")["error"]["param"] == "call_id"
 
     run(scenario)
