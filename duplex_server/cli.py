@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from duplex_server import __version__
+from duplex_server.commands import COMMANDS
 from duplex_server.config import FIELDS, TALK_KEY_VARIABLE, Effective, effective, hashed_key, new_key, render
 from duplex_server.errors import ConfigError, ModelLoadError
 from duplex_server.types import InterruptionPolicy
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return run(asked)
             case "version":
                 print(f"duplex-server {__version__}")
+            case command:
+                return COMMANDS[command].run(asked)
     except ConfigError as error:
         print(f"duplex-server: {error}", file=sys.stderr)
         return EXIT_BAD_SETTING
@@ -75,6 +78,8 @@ def command_line() -> argparse.ArgumentParser:
         "the server's api_key_file.",
     )
     _add_talk(commands.add_parser("talk", help="talk to a server from the terminal or from files"))
+    for name, command in COMMANDS.items():
+        command.describe(commands.add_parser(name, help=command.help))
     commands.add_parser("version", help="print the version")
     return parser
 

@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {*BASE, "wire", "media", "transports"},
     "talk": {*BASE, "wire", "media", "client"},
     "server": {*BASE, "page", "media", "models", "engine", "session", "security", "metrics", "transports"},
-    "cli": {*BASE, "__init__", "server", "talk"},
+    "commands": {*BASE, "media", "models"},
+    "cli": {*BASE, "__init__", "server", "talk", "commands"},
     "__init__": {"types", "errors"},
     "__main__": {"cli"},
 }
@@ -247,6 +248,7 @@ LIGHT = (
     "duplex_server",
     "duplex_server.cli",
     "duplex_server.models.minicpmo.checkpoint",
+    "duplex_server.models.minicpmo.inspection",
     "duplex_server.models.minicpmo.layout",
 )
 

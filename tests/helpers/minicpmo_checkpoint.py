@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from duplex_server.models.minicpmo.config import MiniCPMOConfig
 from duplex_server.models.minicpmo.layout import tensor_shapes
+from duplex_server.models.minicpmo.token2wav_layout import FlowSizes, HiftSizes, flow_shapes, hift_shapes
 from duplex_server.models.minicpmo.tokens import SPECIAL, SPELLING
 from tests.conftest import ROOT
 
@@ -81,6 +82,50 @@ def make_checkpoint(folder: Path, config: Mapping[str, Any], seed: int = SEED) -
         copy_token2wav(folder / "assets" / "token2wav")
     else:
         make_tokenizer(folder)
+
+
+def published_config() -> dict[str, Any]:
+    """The sizes of the published model, as its technical report and the specification give them."""
+    found: dict[str, Any] = json.loads((GOLDENS / "published_config.json").read_bytes())
+    return found
+
+
+def make_hollow_checkpoint(
+    folder: Path, config: Mapping[str, Any], flow: FlowSizes | None = None, hift: HiftSizes | None = None
+) -> None:
+    """Write a checkpoint whose headers are real and whose weights are holes: gigabytes that take no room on a disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = tensor_shapes(MiniCPMOConfig.from_dict(config))
+    names = sorted(shapes)
+    shards = {f"model-0000{k + 1}-of-00004.safetensors": names[k::4] for k in range(4)}
+    for file, held in shards.items():
+        header, end = {}, 0
+        for name in held:
+            begin, end = end, end + 2 * math.prod(shapes[name])
+            header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [begin, end]}
+        encoded = json.dumps(header).encode()
+        with (folder / file).open("wb") as opened:
+            opened.write(len(encoded).to_bytes(8, "little") + encoded)
+            opened.truncate(8 + len(encoded) + end)
+    weight_map = {name: file for file, held in shards.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    below = folder / "assets" / "token2wav"
+    below.mkdir(parents=True)
+    with torch.serialization.skip_data():
+        torch.save(
+            {name: torch.empty(shape) for name, shape in flow_shapes(flow or FlowSizes()).items()}, below / "flow.pt"
+        )
+        torch.save(
+            {name: torch.empty(shape) for name, shape in hift_shapes(hift or HiftSizes()).items()}, below / "hift.pt"
+        )
+    for name, n_bytes in {"speech_tokenizer_v2_25hz.onnx": 496_000_000, "campplus.onnx": 28_000_000}.items():
+        with (below / name).open("wb") as opened:
+            opened.truncate(n_bytes)
+    (below / "flow.yaml").write_text("flow: !new:a.b.C\n  inference_cfg_rate: 0.7\n")
+    make_tokenizer(folder)
+    (folder / "preprocessor_config.json").write_text("{}")
+    (folder / "generation_config.json").write_text("{}")
 
 
 def copy_token2wav(folder: Path) -> None:

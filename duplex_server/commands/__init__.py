@@ -1,0 +1,13 @@
+"""Commands that work on a checkpoint folder. Knows who does what, not how; importing it loads nothing heavy."""
+
+from __future__ import annotations
+
+from duplex_server.commands import inspect
+from duplex_server.commands.base import Command
+
+__all__ = ["COMMANDS"]
+
+COMMANDS: dict[str, Command] = {
+    "inspect": Command("show what a checkpoint holds", inspect.describe, inspect.run),
+}
+"""Each command by name, in the order of ``duplex-server --help``."""
