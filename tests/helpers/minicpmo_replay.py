@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from duplex_server.models.minicpmo.checkpoint import read_checkpoint
 from duplex_server.models.minicpmo.config import read_config
 from duplex_server.models.minicpmo.duplex import DuplexLoop
+from duplex_server.models.minicpmo.kv import KvCache
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.sampling import Sampler, SamplingOptions
 from duplex_server.models.minicpmo.tokenizer import Tokenizer
@@ -130,8 +131,8 @@ def replay(loop: DuplexLoop, inputs: Iterable[UnitInput]) -> Iterator[ReplayedUn
     forward = loop.llm.forward
     states: list[Tensor] = []
 
-    def watched(*args: Any) -> list[Tensor]:
-        hidden = forward(*args)
+    def watched(embeds: Sequence[Tensor], rows: Sequence[int], cache: KvCache) -> list[Tensor]:
+        hidden = forward(embeds, rows, cache)
         states.append(hidden[0][-1])
         return hidden
 

@@ -116,7 +116,7 @@ class Sampler:
             # written twice, with the same value.
             padded = [[*row, *[SPECIAL.tts_pad] * (longest - len(row))] for row in said]
             ids = torch.tensor(padded, device=scores.device)
-            scores.scatter_(1, ids, _less(scores.gather(1, ids), options.repetition_penalty))
+            scores.scatter_(1, ids, _less(scores.take_along_dim(ids, 1), options.repetition_penalty))
         scores[:, SPECIAL.turn_eos] = _less(scores[:, SPECIAL.turn_eos], options.turn_end_penalty)
         scores[:, SPECIAL.listen] += math.log(options.listen_scale)
         return scores
@@ -129,7 +129,7 @@ class Sampler:
         uniform = torch.cat([torch.rand(1, generator=generator) for generator in generators]).to(scores.device)
         reached = kept.cumsum(dim=-1)
         place = (reached <= uniform[:, None] * reached[:, -1:]).sum(dim=-1, keepdim=True)
-        return ids.gather(1, place.clamp(max=ids.shape[1] - 1))[:, 0]
+        return ids.take_along_dim(place.clamp(max=ids.shape[1] - 1), 1)[:, 0]
 
     def _choose_officially(self, logits: Tensor, choice: Choice) -> int:
         """Choose from ``logits`` ``[vocabulary]`` in the order of specification §4.4, in the type they have."""

@@ -175,7 +175,7 @@ class TestRows:
         loop.open(1, PLAIN, seed=0)
         done = one_step(loop, UnitInput(0, heard(llm, 0), text=[ONE] * 70), UnitInput(1, heard(llm, 1)))
         assert done[0] == [RowFull(0)]
-        assert end_of(done[1])
+        assert end_of(done[1]).turn in (0, 1)
 
     def test_a_head_that_leaves_no_room_is_refused(self, llm: Qwen3) -> None:
         loop = DuplexLoop(llm, 1, 40)
@@ -355,4 +355,4 @@ class TestDifferencesFromTheOfficialCode:
             firsts.append(states[0])
             loop.close(0)
             loop.open(0, PLAIN, seed=1)
-        assert torch.allclose(*firsts, atol=1e-5) == self.official(loop)
+        assert torch.allclose(firsts[0], firsts[1], atol=1e-5) == self.official(loop)
