@@ -6,6 +6,7 @@ state, and several rows go through them together.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,36 +27,33 @@ FRAMES_PER_S = 50
 class AudioCache:
     """What the encoder remembers of each row's sound: keys and values of up to 29 s.
 
-    A row's buffers are there from :meth:`open` to :meth:`close`, allocated once: 142 MiB per row at the published sizes
-    in 16 bits.
+    All buffers are allocated at once: 141 MiB per row at the published sizes in 16 bits. Rows know nothing of each
+    other. Only one thread uses a cache.
 
     Args:
         config: of the encoder.
+        rows: how many conversations.
         dtype: what the encoder computes in.
         device: where it computes.
+        together: whether rows attend in one masked call instead of one call each; pays where calls are dear.
     """
 
-    def __init__(self, config: AudioConfig, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        config: AudioConfig,
+        rows: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        together: bool = False,
+    ) -> None:
         heads = config.encoder_attention_heads
-        self.most_frames = config.max_source_positions
-        self._shape = (config.encoder_layers, 2, heads, self.most_frames, config.d_model // heads)
-        self._dtype, self._device = dtype, torch.device(device)
-        self._buffers: dict[int, Tensor] = {}
-        self._lengths: dict[int, int] = {}
-
-    def open(self, row: int) -> None:
-        """Give a row its buffers, empty; those it has already are used again.
-
-        Raises:
-            torch.OutOfMemoryError: there is no memory; other rows are untouched.
-        """
-        if row not in self._buffers:
-            self._buffers[row] = torch.zeros(self._shape, dtype=self._dtype, device=self._device)
-        self.reset(row)
-
-    def close(self, row: int) -> None:
-        """Free a row's buffers."""
-        del self._buffers[row], self._lengths[row]
+        self.capacity = config.max_source_positions
+        self.together = together
+        self._lengths = [0] * rows
+        # Of each layer keys and values, [2, rows, heads, capacity, d].
+        shape = (2, rows, heads, self.capacity, config.d_model // heads)
+        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.encoder_layers)]
 
     def reset(self, row: int) -> None:
         """Forget a row's sound; its positions start again at 0."""
@@ -74,17 +72,13 @@ class AudioCache:
             row: the conversation.
             n_frames: what comes, counted before context frames are cut off.
         """
-        if self._lengths[row] + n_frames >= self.most_frames:
+        if self._lengths[row] + n_frames >= self.capacity:
             self.reset(row)
         return self._lengths[row]
 
     def extend(self, row: int, n_frames: int) -> None:
         """Count frames whose keys and values every layer has stored."""
         self._lengths[row] += n_frames
-
-    def layer(self, row: int, layer: int) -> Tensor:
-        """Return one layer's keys and values, ``[2, heads, most_frames, d]``, a view."""
-        return self._buffers[row][layer]
 
 
 class AudioEncoder(nn.Module):
@@ -104,7 +98,7 @@ class AudioEncoder(nn.Module):
 
         Args:
             chunks: one per row.
-            rows: at most once each, in any order; opened in ``cache``.
+            rows: at most once each, in any order.
             cache: what the rows heard before; extended.
 
         Returns:
@@ -189,12 +183,9 @@ class WhisperEncoder(nn.Module):
         begins = [cache.reserve(row, -(-chunk.frames.shape[1] // 2)) for chunk, row in zip(chunks, rows, strict=True)]
         positions = torch.tensor(begins, device=unit.device)[:, None] + torch.arange(n, device=unit.device)
         x = (unit + self.embed_positions(positions)).flatten(0, 1)
-        for place, layer in enumerate(self.layers):
-
-            def attend(q: Tensor, k: Tensor, v: Tensor, place: int = place) -> Tensor:
-                return _attend_past(q, k, v, [cache.layer(row, place) for row in rows], begins)
-
-            x = layer(x, attend)
+        attend_past = _attend_together if cache.together and len(rows) > 1 else _attend_each
+        for layer, past in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, functools.partial(attend_past, past=past, rows=rows, begins=begins))
         for row in rows:
             cache.extend(row, n)
         return self.layer_norm(x).unflatten(0, (len(rows), n))
@@ -223,16 +214,36 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values, each ``[heads, packed frames, d]``, to what is seen, of the same shape."""
 
 
-def _attend_past(q: Tensor, k: Tensor, v: Tensor, pasts: Sequence[Tensor], begins: Sequence[int]) -> Tensor:
-    """Store each row's new keys and values behind its past, and attend to both."""
-    n = q.shape[1] // len(begins)
+def _attend_each(
+    q: Tensor, k: Tensor, v: Tensor, *, past: Tensor, rows: Sequence[int], begins: Sequence[int]
+) -> Tensor:
+    """Store each row's new keys and values behind its past, and attend to both, row by row."""
+    n = q.shape[1] // len(rows)
     seen = []
-    for place, (past, begin) in enumerate(zip(pasts, begins, strict=True)):
+    for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
         new = slice(place * n, place * n + n)
-        past[0, :, begin : begin + n], past[1, :, begin : begin + n] = k[:, new], v[:, new]
-        keys, values = past[:, None, :, : begin + n]
+        past[0, row, :, begin : begin + n], past[1, row, :, begin : begin + n] = k[:, new], v[:, new]
+        keys, values = past[:, row, None, :, : begin + n]
         seen.append(functional.scaled_dot_product_attention(q[None, :, new], keys, values)[0])
     return torch.cat(seen, dim=1)
+
+
+def _attend_together(
+    q: Tensor, k: Tensor, v: Tensor, *, past: Tensor, rows: Sequence[int], begins: Sequence[int]
+) -> Tensor:
+    """Do the same in one call: what a row does not have is masked."""
+    n = q.shape[1] // len(rows)
+    per_row = [x.unflatten(1, (len(rows), n)).transpose(0, 1) for x in (q, k, v)]  # [B, heads, n, d]
+    here = torch.tensor(rows, device=q.device)
+    ends = torch.tensor(begins, device=q.device) + n
+    places = ends[:, None] - n + torch.arange(n, device=q.device)
+    for of, new in enumerate(per_row[1:]):
+        past[of][here[:, None], :, places] = new.transpose(1, 2)
+    longest = max(begins) + n
+    mask = (torch.arange(longest, device=q.device) < ends[:, None])[:, None, None].expand(-1, -1, n, -1)
+    keys, values = past[:, here, :, :longest]
+    seen = functional.scaled_dot_product_attention(per_row[0], keys, values, attn_mask=mask)
+    return seen.transpose(0, 1).flatten(1, 2)
 
 
 class _Layer(nn.Module):
