@@ -250,6 +250,8 @@ LIGHT = (
     "duplex_server.models.minicpmo.checkpoint",
     "duplex_server.models.minicpmo.inspection",
     "duplex_server.models.minicpmo.layout",
+    "duplex_server.models.minicpmo.memory",
+    "duplex_server.models.minicpmo.plan",
 )
 
 

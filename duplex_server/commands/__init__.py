@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from duplex_server.commands import inspect
+from duplex_server.commands import inspect, plan
 from duplex_server.commands.base import Command
 
 __all__ = ["COMMANDS"]
 
 COMMANDS: dict[str, Command] = {
     "inspect": Command("show what a checkpoint holds", inspect.describe, inspect.run),
+    "plan": Command("show which GPUs hold a checkpoint, and how many conversations", plan.describe, plan.run),
 }
 """Each command by name, in the order of ``duplex-server --help``."""
