@@ -80,6 +80,7 @@ async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None
                 session_max_s=settings.session_max_s,
                 input_ahead_s=settings.input_ahead_s,
                 confirm_ms=settings.confirm_ms,
+                resume_grace_s=settings.resume_grace_s,
                 pictures=PictureLimits(
                     max_bytes=settings.image_max_bytes,
                     max_px=settings.image_max_px,
@@ -97,7 +98,7 @@ async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None
         folder = page_folder() if settings.web_client else None
         app = create_app(manager, settings, gate, metrics, folder, wall_clock_s=time.time)
         http = _HttpServer(uvicorn.Config(app, **server_options(settings)))
-        async with asyncio.TaskGroup() as tasks:
+        async with manager, asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(watch_loop(metrics.loop_stalled), name="watch_loop")
             serving = tasks.create_task(http.serve(sockets=[listening]), name="http")
             stopping = tasks.create_task(_stop_signal(), name="signals")

@@ -114,6 +114,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="How long conversations may go on after the server is told to stop, seconds.", ge=0, le=86_400
         ),
     ] = 10
+    resume_grace_s: Annotated[
+        float,
+        Meta(description="How long a conversation waits for a client whose connection broke, seconds.", ge=0, le=3600),
+    ] = 30
     interruption: Annotated[
         InterruptionPolicy,
         Meta(description="What lets a user who speaks over the model take the floor; a client may choose another."),

@@ -1,66 +1,85 @@
-"""When a session is over, and why: the time limit, a server that stops, a peer or a model that says goodbye.
+"""When a session is over, and why: limits, a server that stops, a peer that leaves or is lost, a model that is done.
 
-Pure and synchronous; time is passed in. Knows nothing about what an ending does to a connection.
+Pure and synchronous; time is passed in, the event loop's. Knows nothing about what an ending does to a connection.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from duplex_server.errors import SessionExpired
+from duplex_server.types import TICK_MS
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "Reason"]
 
-_NOTICE_S = 30.0
-"""A planned end is announced this far ahead. Source: realtime protocol notes §5.7."""
+_NOTICE_S = 30.0 + TICK_MS / 1000
+"""A planned end is announced at least 30 s ahead, if it is known so early; asked once per tick. Source: realtime
+protocol notes §5.7."""
+
+Reason = Literal["timeout", "shutdown", "paused", "client", "lost", "model"]
+_ANNOUNCED: tuple[Reason, ...] = ("timeout", "shutdown", "paused")
 
 
 class Ending:
-    """Hold the earliest end that is planned, and tell of it once in time."""
+    """Hold the ends that are planned, tell of the earliest in time, and say when it has come."""
 
     def __init__(self, began_s: float, session_max_s: float) -> None:
         self._session_max_s = session_max_s
-        self._ends_at_s = began_s + session_max_s
-        self._reason = "timeout"
-        self._announced = False
+        self._plans: dict[Reason, float] = {"timeout": began_s + session_max_s}  # one per reason
+        self._told: set[Reason] = set()
         self._last_words = False
 
-    def shut_down(self, at_s: float) -> None:
-        """The server stops: the session may go on until ``at_s``."""
-        if at_s < self._ends_at_s:
-            self._ends_at_s, self._reason, self._announced = at_s, "shutdown", False
+    def plan(self, reason: Reason, at_s: float) -> None:
+        """The session ends at ``at_s`` unless something else ends it before, or the plan is given up."""
+        self._plans[reason] = at_s
 
-    def client_leaves(self, now_s: float) -> None:
-        """The peer said goodbye: the session is over now."""
-        self._ends_at_s, self._reason, self._announced = now_s, "client", True
+    def give_up(self, reason: Reason) -> None:
+        """The session does not end for this reason."""
+        self._plans.pop(reason, None)
+        self._told.discard(reason)
 
     def model_leaves(self) -> None:
         """The model said goodbye: the session is over once that has been heard."""
         self._last_words = True
 
-    def announcement(self, now_s: float) -> tuple[str, int] | None:
-        """Return the reason and the milliseconds left, once, when the end comes near; else None."""
-        left_s = self._ends_at_s - now_s
-        if self._announced or not 0 < left_s <= _NOTICE_S:
+    def announcement(self, now_s: float) -> tuple[Reason, int] | None:
+        """Return the reason and the milliseconds left, once, when the earliest end comes near; else None."""
+        reason, left_s = self._next(now_s)
+        if reason in self._told or reason not in _ANNOUNCED or not 0 < left_s <= _NOTICE_S:
             return None
-        self._announced = True
-        return self._reason, int(left_s * 1000)
+        self._told.add(reason)
+        return reason, int(left_s * 1000)
 
     def is_over(self, now_s: float, *, model_audible: bool) -> bool:
         """Whether the session ends now."""
         if self._last_words and not model_audible:
-            self._ends_at_s, self._reason = now_s, "model"
-        return now_s >= self._ends_at_s
+            self._plans["model"] = min(now_s, self._plans.get("model", now_s))
+        return self._next(now_s)[1] <= 0
+
+    def remaining_ms(self, now_s: float) -> int:
+        """How long the session may go on at most."""
+        return max(0, int((self._plans["timeout"] - now_s) * 1000))
 
     @property
-    def by_model(self) -> bool:
-        """Whether the model said goodbye. Nobody knew ahead, so nobody was told."""
-        return self._reason == "model"
+    def reason(self) -> Reason:
+        """Why it ends, or will."""
+        return self._next(0.0)[0]
 
     @property
     def error(self) -> SessionExpired | None:
-        """What the peer is told; None when somebody said goodbye."""
-        if self._reason == "timeout":
-            minutes = self._session_max_s / 60
-            return SessionExpired("timeout", f"Your session hit the maximum duration of {minutes:.0f} minutes.")
-        if self._reason == "shutdown":
-            return SessionExpired("shutdown", "The server is being restarted. Please connect again.")
-        return None
+        """What the peer is told; None when somebody said goodbye, or nobody is there."""
+        match self.reason:
+            case "timeout":
+                minutes = self._session_max_s / 60
+                return SessionExpired("timeout", f"Your session hit the maximum duration of {minutes:.0f} minutes.")
+            case "shutdown":
+                return SessionExpired("shutdown", "The server is being restarted. Please connect again.")
+            case "paused":
+                return SessionExpired("paused", "Your session was paused for too long.")
+            case _:
+                return None
+
+    def _next(self, now_s: float) -> tuple[Reason, float]:
+        """Return the earliest end, and the seconds until then."""
+        reason = min(self._plans, key=self._plans.__getitem__)
+        return reason, self._plans[reason] - now_s

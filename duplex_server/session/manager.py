@@ -10,15 +10,19 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
 
 from duplex_server.engine.base import Engine
-from duplex_server.errors import CapacityError, DuplexError, TransportError
+from duplex_server.errors import AuthError, CapacityError, DuplexError, InvalidEvent, SessionExpired, TransportError
 from duplex_server.media.vad import VoiceDetector
+from duplex_server.session.attachment import Attachment
 from duplex_server.session.observer import SessionObserver
 from duplex_server.session.session import Session, SessionLimits
 from duplex_server.session.transport import Transport
 from duplex_server.types import InterruptionPolicy, SessionSetup
 from duplex_server.wire.dialogue import Dialogue
+from duplex_server.wire.events import ClientEvent, SessionResume
 from duplex_server.wire.requests import TurnTaking
 from duplex_server.wire.session_object import Session as SessionObject
 from duplex_server.wire.session_object import SessionPatch
@@ -47,6 +51,8 @@ class Hello:
     """What the session begins with instead of the server's defaults."""
     session_max_s: float | None = None
     """Longest session, if that is shorter than the server's."""
+    first: ClientEvent | None = None
+    """Its first event, if that had to be seen before a session could begin."""
 
 
 class Place:
@@ -61,9 +67,27 @@ class Place:
         if give_back is not None:
             give_back()
 
+    def hand_on(self) -> Place:
+        """Give the right to another holder; releasing this one then does nothing."""
+        give_back, self._give_back = self._give_back, None
+        return Place(give_back or (lambda: None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A session, and what it is reached by."""
+
+    session: Session
+    attachment: Attachment
+    dialogue: Dialogue
+
 
 class SessionManager:
-    """Admit sessions up to a limit, run them, and let them end. Each runs in the task that calls :meth:`serve`."""
+    """Admit sessions up to a limit, run them, and let them end. An async context manager that owns their tasks.
+
+    A session may outlive its connection, see :class:`~duplex_server.session.attachment.Attachment`, so none runs in the
+    task of the request that began it.
+    """
 
     def __init__(
         self,
@@ -100,11 +124,22 @@ class SessionManager:
         self._grace_s = shutdown_grace_s
         self._wall_clock_s = wall_clock_s
         self._taken = 0
-        self._sessions: set[Session] = set()  # bounded by the places
+        self._tasks = asyncio.TaskGroup()
+        self._running: dict[str, _Running] = {}  # by session id; bounded by the places
         self._idle = asyncio.Event()
         self._usual_s = _USUAL_SESSION_S
         self.draining = False
         """The server is stopping: nobody is admitted any more."""
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the sessions that run; drain first. On an error they are cut off."""
+        await self._tasks.__aexit__(kind, error, trace)
 
     @property
     def places(self) -> int:
@@ -133,49 +168,126 @@ class SessionManager:
         return Place(self._give_back)
 
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
-        """Run a session to its end; closes the transport and frees the place, whatever happens.
+        """Run a session over a connection; returns when it does not use the connection any more, and closes that.
 
-        ``hello.session`` must have passed :meth:`preview`.
+        Args:
+            place: taken over: it is free again when the session is over, which may be later.
+            transport: the connection.
+            hello: what it brought besides itself; its session must have passed :meth:`preview`.
+
+        Cancelled, it ends the session, and leaves the connection to the caller.
+        """
+        session_id = _new_id()
+        attachment = Attachment(
+            session_id,
+            transport,
+            resumable="resume" in hello.opt_in,
+            journal_bytes=self._limits.journal_bytes,
+            first=hello.first,
+        )
+        limits = self._limits_of(hello)
+        dialogue = self._make_dialogue(session_id, hello, limits, media_track=transport.traits.media_track)
+        running = self._run(session_id, place.hand_on(), attachment, dialogue, limits, hello.client)
+        self._tasks.create_task(running, name=session_id)
+        await self._lend(attachment, transport)
+
+    def find(self, asked: SessionResume) -> None:
+        """Check that a session can be resumed, before a connection for it is made.
+
+        Raises:
+            SessionExpired: there is none with this id, or not any more.
+            AuthError: the token is not one of its.
+        """
+        self._resumable(asked)
+
+    async def resume(self, transport: Transport, asked: SessionResume) -> None:
+        """Go on with a session over another connection; returns and closes as :meth:`serve` does.
+
+        Raises:
+            SessionExpired: there is no such session, or not any more.
+            AuthError: the token is not one of its.
+            InvalidEvent: its audio travels in another way than over this connection.
+
+        On an error nothing was sent, and the session is as it was.
+        """
+        running = self._resumable(asked)
+        attachment = running.attachment
+        if transport.traits != attachment.traits:
+            raise InvalidEvent(
+                f"This session is held over {attachment.traits.name}, and is resumed over the same.",
+                code="unsupported_value",
+            )
+        attachment.attach(transport, asked, running.dialogue.session)
+        _log.info("%s goes on over its connection no. %d", running.session.session_id, attachment.generation)
+        await self._lend(attachment, transport)
+
+    def _resumable(self, asked: SessionResume) -> _Running:
+        running = self._running.get(asked.session_id)
+        if running is None:
+            raise SessionExpired("unknown", "There is no such session any more. Please begin a new one.")
+        if not running.attachment.admits(asked.resume_token):
+            raise AuthError("The resume token is not valid.", param="resume_token", code="invalid_resume_token")
+        return running
+
+    async def _lend(self, attachment: Attachment, transport: Transport) -> None:
+        """Let a session have a connection for as long as it wants it."""
+        released = attachment.released
+        try:
+            await released.wait()
+            await transport.close()
+        finally:
+            if not released.is_set():
+                attachment.drop(transport)
+
+    async def _run(
+        self,
+        session_id: str,
+        place: Place,
+        attachment: Attachment,
+        dialogue: Dialogue,
+        limits: SessionLimits,
+        client: str,
+    ) -> None:
+        """Run a session to its end; closes its connection and frees the place, whatever happens.
 
         One of the project's three borders for errors: a bug ends this session, is logged with its traceback, and
-        touches no other. Cancellation closes the transport and is passed on.
+        touches no other. Cancellation closes the connection and is passed on.
         """
         ended_by = "peer"
         session: Session | None = None
         error: DuplexError | None = None
-        limits = self._limits_of(hello)
-        session_id = _new_id()
-        dialogue = self._make_dialogue(session_id, hello, limits, media_track=transport.traits.media_track)
         try:
             slot = await self._engine.open(dialogue.setup)
             session = Session(
                 session_id=session_id,
                 spec=self._engine.spec,
-                transport=transport,
+                transport=attachment,
                 slot=slot,
                 dialogue=dialogue,
                 detector=self._make_detector(),
                 limits=limits,
                 observer=self._observer,
             )
-            self._sessions.add(session)
-            _log.info("%s began over %s (%s)", session_id, transport.traits.name, hello.client or "unknown client")
+            self._running[session_id] = _Running(session, attachment, dialogue)
+            _log.info("%s began over %s (%s)", session_id, attachment.traits.name, client or "unknown client")
             await session.run()
         except* DuplexError as group:
             error = _first(group)
             ended_by = error.code
-            self._tell(transport, dialogue, error)
+            self._tell(attachment, dialogue, error)
         except* Exception as group:  # noqa: BLE001 - the border of a session
             error, ended_by = DuplexError("internal error"), "bug"
             _log.error("%s ended by a bug", session_id, exc_info=group)
-            self._tell(transport, dialogue, error)
+            self._tell(attachment, dialogue, error)
         finally:
+            self._running.pop(session_id, None)
             try:
-                await transport.close(error)
+                await attachment.close(error)
             finally:
                 if session is not None:
                     self._finish(session, ended_by)
                 place.release()
+                attachment.released.set()
 
     async def drain(self) -> None:
         """Stop admitting, tell every peer, and return when all sessions are over, at most the grace later.
@@ -183,8 +295,8 @@ class SessionManager:
         A cancelled call leaves the manager draining.
         """
         self.draining = True
-        for session in list(self._sessions):
-            session.wind_down(self._grace_s)
+        for running in list(self._running.values()):
+            running.session.wind_down(self._grace_s)
         try:
             async with asyncio.timeout(self._grace_s + 5):  # closing a connection takes a few seconds at most
                 while self._taken:
@@ -219,7 +331,7 @@ class SessionManager:
             base=hello.session,
         )
 
-    def _tell(self, transport: Transport, dialogue: Dialogue, error: DuplexError) -> None:
+    def _tell(self, transport: Attachment, dialogue: Dialogue, error: DuplexError) -> None:
         if isinstance(error, TransportError):
             _log.info("connection lost: %s", error)
             return
@@ -227,7 +339,6 @@ class SessionManager:
             transport.send(event)
 
     def _finish(self, session: Session, ended_by: str) -> None:
-        self._sessions.discard(session)
         summary = session.summary(ended_by)
         self._usual_s += _SESSION_STEP * (summary.duration_s - self._usual_s)
         self._observer.session_ended(summary)

@@ -13,62 +13,34 @@ Knows nothing about JSON, codecs, or who may enter.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from duplex_server.engine.base import Slot
 from duplex_server.errors import ClientError, ModelTimeout
-from duplex_server.media.echo import EchoGuard
 from duplex_server.media.vad import VoiceDetector
-from duplex_server.session.camera import Camera, PictureLimits
+from duplex_server.session.attachment import Attachment
+from duplex_server.session.camera import Camera
+from duplex_server.session.clock import SessionClock
 from duplex_server.session.ending import Ending
+from duplex_server.session.limits import SessionLimits
 from duplex_server.session.microphone import Microphone
 from duplex_server.session.observer import SessionObserver, SessionSummary
-from duplex_server.session.playout import Playout, Slice
 from duplex_server.session.timeline import InputTimeline, UnitCutter
-from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
+from duplex_server.session.transport import MediaAudio, MediaFrame, Received
 from duplex_server.session.turns import Hold, Ignore, Interrupt, SpeechStarted, SpeechStopped, TurnEvent, Turns
-from duplex_server.types import (
-    INPUT_RATE_HZ,
-    OUTPUT_RATE_HZ,
-    TICK_MS,
-    Floor,
-    InterruptionPolicy,
-    ModelOutput,
-    ModelSpec,
-    Pcm,
-    Unit,
-)
+from duplex_server.session.voice import Voice
+from duplex_server.types import INPUT_RATE_HZ, Floor, InterruptionPolicy, ModelOutput, ModelSpec, Pcm, Unit
 from duplex_server.wire import requests as asked
 from duplex_server.wire.dialogue import Dialogue, Outcome
 from duplex_server.wire.events import ServerEvent
 
 __all__ = ["Session", "SessionLimits"]
 
-_TICK_S = TICK_MS / 1000
-_OUTPUT_TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000
 _SPEAK_PATIENCE_S = 3.0
 """How long the model is asked to speak before a ``response.create`` is answered with an empty response.
 
 Three of MiniCPM-o's units; clients give up after 10 s (realtime protocol notes §3.1)."""
-_GRID_MAX_MS = 100
-"""A session waits this long for its first tick at most."""
 _POSITION_EVERY_TICKS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """What one session may use."""
-
-    session_max_s: float = 3600.0
-    input_ahead_s: float = 330.0
-    """Input that may wait: a 15 MiB append, the largest that OpenAI's protocol allows, holds 327 s."""
-    engine_behind_s: float = 10.0
-    """Units that may wait for the engine; beyond it the session ends with ModelTimeout."""
-    confirm_ms: int = 512
-    """How long speech must go on to be an interruption. Backchannels last 300 to 400 ms, "okay" up to 500."""
-    pictures: PictureLimits = field(default_factory=PictureLimits)
 
 
 class Session:
@@ -79,7 +51,7 @@ class Session:
         *,
         session_id: str,
         spec: ModelSpec,
-        transport: Transport,
+        transport: Attachment,
         slot: Slot,
         dialogue: Dialogue,
         detector: VoiceDetector | None,
@@ -94,24 +66,20 @@ class Session:
         self._detector = detector
         self._limits = limits
         self._observer = observer
-        traits = transport.traits
-        self._media_track = traits.media_track
+        self._clock = SessionClock(spec.unit_ms)
         self._timeline = InputTimeline(int(limits.input_ahead_s * INPUT_RATE_HZ))
         self._cutter = UnitCutter(spec)
         self._turns = Turns(dialogue.turn_taking, confirm_ms=limits.confirm_ms)
-        self._playout = Playout(chunk_ms=traits.chunk_ms, lead_ms=traits.lead_ms)
-        self._echo = EchoGuard()
+        self._voice = Voice(transport, dialogue, on_turn=self._turn_begins, on_sound=self._turn_is_heard)
         self._microphone = Microphone(self._timeline, limits.input_ahead_s, self._refuse, observer.input_refused)
         # When full the engine is hopelessly behind: ModelTimeout.
         self._units: asyncio.Queue[Unit] = asyncio.Queue(int(limits.engine_behind_s * 1000 / spec.unit_ms))
         self._camera = Camera(limits.pictures, self._cutter.add_frame, self._refuse)
-        self._room = asyncio.Event()
-        self._response_turn = 0  # the turn whose response is open on the wire, 0 if none
-        self._turn_open = False  # the model has begun a turn and not ended it
         self._speak_by_s: float | None = None  # until when the model is asked to speak
-        self._began_s = asyncio.get_running_loop().time()
+        self._began_s = self._loop_s
         self._ending = Ending(self._began_s, limits.session_max_s)
-        self._n_turns = self._n_interruptions = 0
+        self._attached, self._generation = True, transport.generation  # as of the last tick
+        self._n_interruptions = 0
         self._answered_samples = 0  # last_voiced_end of the speech that the newest response answered
 
     async def run(self) -> None:
@@ -136,19 +104,19 @@ class Session:
 
     def wind_down(self, within_s: float) -> None:
         """End the session within a limit: tell the peer now, close when the limit is over."""
-        self._ending.shut_down(asyncio.get_running_loop().time() + within_s)
+        self._ending.plan("shutdown", self._loop_s + within_s)
 
     def summary(self, ended_by: str) -> SessionSummary:
         """Return what the session came to."""
         return SessionSummary(
             session_id=self.session_id,
             transport=self._transport.traits.name,
-            duration_s=asyncio.get_running_loop().time() - self._began_s,
+            duration_s=self._loop_s - self._began_s,
             ended_by=ended_by,
-            n_turns=self._n_turns,
+            n_turns=self._voice.n_turns,
             n_interruptions=self._n_interruptions,
-            n_stale_samples=self._playout.n_stale_samples,
-            n_underruns=self._playout.n_underruns,
+            n_stale_samples=self._voice.playout.n_stale_samples,
+            n_underruns=self._voice.playout.n_underruns,
             n_frames_dropped=self._cutter.n_frames_dropped + self._camera.n_replaced,
             input=self._timeline.statistics,
         )
@@ -188,14 +156,14 @@ class Session:
             case asked.CreateResponse():
                 if request.instructions:
                     self._cutter.add_text(request.instructions)
-                self._speak_by_s = asyncio.get_running_loop().time() + _SPEAK_PATIENCE_S
+                self._speak_by_s = self._clock.now_s + _SPEAK_PATIENCE_S
             case asked.CancelResponse() | asked.ClearOutput():
                 self._speak_by_s = None
                 self._cut(Outcome.CANCELLED)
             case asked.BargeIn():
                 self._apply(self._turns.client_interrupted(self._position_samples))
             case asked.CloseSession():
-                self._ending.client_leaves(asyncio.get_running_loop().time())
+                self._ending.plan("client", self._loop_s)
 
     def _put_image(self, image: asked.AppendImage | MediaFrame, captured_s: float) -> None:
         if self._spec.max_frames:
@@ -209,21 +177,21 @@ class Session:
             self._transport.send(event)
 
     async def _beat(self) -> None:
-        """The session's clock: hear one tick, play one tick, by absolute deadlines."""
-        loop = asyncio.get_running_loop()
-        # All sessions tick on one grid, so that a worker wakes once for all their units and takes them as one batch.
-        grid_s = min(self._spec.unit_ms, _GRID_MAX_MS) / 1000
-        due_s = math.ceil(loop.time() / grid_s) * grid_s
-        await asyncio.sleep(due_s - loop.time())
+        """Hear one tick, play one tick, while the peer is there."""
+        clock = self._clock
+        await clock.start()
         n_beats = 0
-        while not self._is_over(due_s):
-            self._hear(self._timeline.take())
-            self._play(due_s)
-            n_beats += 1
-            if n_beats % _POSITION_EVERY_TICKS == 0:
-                self._report_position(due_s)
-            due_s += _TICK_S
-            await asyncio.sleep(max(0.0, due_s - loop.time()))
+        while not self._is_over():
+            self._follow_attachment()
+            clock.hold(not self._attached)
+            if not clock.paused:
+                self._hear(self._timeline.take())
+                self._voice.play(clock.tick_s)
+                n_beats += 1
+                if n_beats % _POSITION_EVERY_TICKS == 0:
+                    self._voice.report_position(clock.tick_s)
+            self._transport.repeat_audio()
+            await clock.next_tick()
         await self._finish()
 
     async def _feed(self) -> None:
@@ -234,9 +202,22 @@ class Session:
     async def _drain(self) -> None:
         async for output in self._slot.outputs():
             self._take_output(output)
-            while not self._playout.room:
-                self._room.clear()
-                await self._room.wait()
+            await self._voice.room()
+
+    def _follow_attachment(self) -> None:
+        """A session whose peer was lost stands still, and waits for so long as it may."""
+        transport = self._transport
+        if transport.generation != self._generation:
+            self._generation, self._attached = transport.generation, True
+            self._ending.give_up("lost")
+            self._timeline.excuse(int(self._limits.resume_grace_s * INPUT_RATE_HZ))
+        if self._attached and not transport.attached:
+            self._attached = False
+            self._ending.plan("lost", self._loop_s + self._limits.resume_grace_s)
+
+    @property
+    def _loop_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
     @property
     def _position_samples(self) -> int:
@@ -247,12 +228,12 @@ class Session:
         return self._position_samples / INPUT_RATE_HZ
 
     def _hear(self, tick: Pcm) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._clock.now_s
         speech_probability = 0.0
         if self._detector is not None:
-            audible = self._playout.audible(now_s)
+            audible = self._voice.playout.audible(now_s)
             for window in self._detector.push(tick):
-                echo = self._echo.is_echo(window.pcm)
+                echo = self._voice.echo.is_echo(window.pcm)
                 if not echo:
                     speech_probability = max(speech_probability, window.probability)
                 self._apply(self._turns.hear(window, echo=echo, model_audible=audible))
@@ -274,7 +255,7 @@ class Session:
             return Floor.LISTEN
         taking = self._turns.taking
         waits_for_word = not taking.create_response or taking.policy is InterruptionPolicy.PUSH_TO_TALK
-        return Floor.LISTEN if waits_for_word and not self._turn_open else Floor.FREE
+        return Floor.LISTEN if waits_for_word and not self._voice.turn_open else Floor.FREE
 
     def _apply(self, events: Sequence[TurnEvent]) -> None:
         dialogue, reports = self._dialogue, self._turns.taking.report_speech
@@ -287,11 +268,11 @@ class Session:
                 case SpeechStopped():
                     self._send(dialogue.speech_stopped(at_ms) if reports else [])
                 case Hold():
-                    self._playout.duck(self._media_track)
+                    self._voice.duck(True)
                     self._send(dialogue.overlap("hold", "onset", at_ms))
                     self._observer.overlap_judged("hold", "onset", delay_s)
                 case Ignore():
-                    self._playout.duck(False)
+                    self._voice.duck(False)
                     self._send(dialogue.overlap("ignore", event.reason, at_ms))
                     self._observer.overlap_judged("ignore", event.reason, delay_s)
                 case Interrupt():
@@ -305,52 +286,17 @@ class Session:
             self._send(self._dialogue.heard(output.heard))
         if output.end_of_session:
             self._ending.model_leaves()
-        if output.yields and self._playout.current(output.turn):
+        if output.yields and self._voice.playout.current(output.turn):
             self._apply(self._turns.model_yielded(self._position_samples))
-        if not (len(output.audio) or output.text or output.end_of_turn):
-            return
-        if self._playout.put(output):
-            self._turn_open = not output.end_of_turn
-            self._announce(asyncio.get_running_loop().time())
+        if len(output.audio) or output.text or output.end_of_turn:
+            self._voice.put(output, self._clock.now_s)
 
-    def _announce(self, now_s: float) -> None:
-        """Tell the peer what is new of the turn that is on."""
-        front = self._playout.front(now_s)
-        if front is None:
-            return
-        if front.number != self._response_turn:
-            self._speak_by_s = None
-            self._n_turns += 1
-            self._response_turn = front.number
-            self._apply(self._turns.model_began())
-            self._send(self._dialogue.begin_response(front.number))
-        for piece in self._playout.take_texts():
-            self._send(self._dialogue.text(front.number, piece.text, _output_ms(piece.audio_samples)))
+    def _turn_begins(self) -> None:
+        self._speak_by_s = None
+        self._apply(self._turns.model_began())
 
-    def _play(self, now_s: float) -> None:
-        self._announce(now_s)
-        due = self._playout.take(now_s)
-        if due is not None and self._dialogue.is_silent(due.turn):  # a turn to be read passes at the pace of speech
-            due = None
-        self._echo.sent(due.pcm if due is not None and self._media_track else None, _OUTPUT_TICK_SAMPLES)
-        if due is not None:
-            self._send_slice(due)
-        retired = self._playout.retire(now_s)
-        if retired is not None:
-            self._end_response(retired.number, Outcome.COMPLETED, retired.sent_samples)
-            self._send(self._dialogue.playback(retired.number, "stopped"))
-            self._announce(now_s)
-        if self._playout.room:
-            self._room.set()
-
-    def _send_slice(self, due: Slice) -> None:
-        if due.first:
-            self._send(self._dialogue.playback(due.turn, "started"))
-            self._observer.response_began(self._response_delay_s())
-        if self._media_track:
-            self._transport.send_audio(due.pcm)
-        if due.turn == self._response_turn:
-            self._send(self._dialogue.audio(due.turn, due.pcm))
+    def _turn_is_heard(self) -> None:
+        self._observer.response_began(self._response_delay_s())
 
     def _response_delay_s(self) -> float | None:
         ended = self._turns.last_voiced_end_samples
@@ -359,42 +305,22 @@ class Session:
         self._answered_samples = ended
         return (self._position_samples - ended) / INPUT_RATE_HZ
 
-    def _end_response(self, turn: int, outcome: Outcome, played_samples: int) -> None:
-        if turn and turn == self._response_turn:
-            self._response_turn = 0
-            self._send(self._dialogue.end_response(turn, outcome, _output_ms(played_samples)))
-
     def _cut(self, outcome: Outcome) -> None:
         """Stop the model in one place: nothing queued, nothing late, and it knows what was heard."""
-        cut = self._playout.cut(asyncio.get_running_loop().time())
-        self._transport.clear_audio()
-        self._turn_open = False
+        cut = self._voice.cut(outcome, self._clock.now_s)
         self._slot.cancel(cut.newest_turn, cut.played_samples)
-        if cut.turn:
-            self._send(self._dialogue.playback(cut.turn, "cleared"))
-            self._end_response(cut.turn, outcome, cut.played_samples)
 
-    def _report_position(self, now_s: float) -> None:
-        front = self._playout.front(now_s)
-        if front is not None and front.number == self._response_turn:
-            positions = front.played_samples, front.sent_samples, front.generated_samples
-            played_ms, sent_ms, generated_ms = map(_output_ms, positions)
-            self._send(self._dialogue.playback_position(front.number, played_ms, sent_ms, generated_ms))
-
-    def _is_over(self, now_s: float) -> bool:
+    def _is_over(self) -> bool:
+        now_s = self._loop_s
         announcement = self._ending.announcement(now_s)
         if announcement is not None:
-            self._send(self._dialogue.closing(*announcement))
-        return self._ending.is_over(now_s, model_audible=self._playout.pending or self._playout.audible(now_s))
+            self._send(self._dialogue.reports.closing(*announcement))
+        return self._ending.is_over(now_s, model_audible=self._voice.is_heard(self._clock.now_s))
 
     async def _finish(self) -> None:
         """Close the transport, which ends :meth:`_read` and with it the session."""
         error = self._ending.error
-        if self._ending.by_model:  # untold, the peer would take it for a lost connection and come back
-            self._send(self._dialogue.closing("model", 0))
+        if self._ending.reason == "model":  # untold, the peer would take it for a lost connection and come back
+            self._send(self._dialogue.reports.closing("model", 0))
         self._send(self._dialogue.fail(error) if error else [])
         await self._transport.close(error)
-
-
-def _output_ms(n_samples: int) -> int:
-    return n_samples * 1000 // OUTPUT_RATE_HZ

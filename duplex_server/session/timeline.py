@@ -76,6 +76,7 @@ class InputTimeline:
         self._to_skip = 0
         self._quiet_ticks = 0
         self._floor_db = 0.0
+        self._excused = 0  # what may wait because the peer was away, not because it sent a recording
         self._began = False
         self._missing = self._skipped = self._overlapping = self._refused = 0
 
@@ -137,6 +138,10 @@ class InputTimeline:
         self._buffered = 0
         self._to_skip = 0
 
+    def excuse(self, n_samples: int) -> None:
+        """Take note that the peer was away for up to so long: what it sends late is a delay to make up for."""
+        self._excused = n_samples
+
     @property
     def statistics(self) -> TimelineStatistics:
         """Counts so far."""
@@ -183,7 +188,7 @@ class InputTimeline:
         self._lowest = min(self._lowest, self._buffered)
         if self._ticks % _WATCH_TICKS:
             return
-        live = self._buffered - min(self._behind, _FORGIVEN_SAMPLES) <= _LIVE_LEAD_SAMPLES
+        live = self._buffered - min(self._behind, _FORGIVEN_SAMPLES) - self._excused <= _LIVE_LEAD_SAMPLES
         self._to_skip = max(0, self._lowest - _CUSHION_SAMPLES) if live else 0
         self._lowest = self._capacity_samples
 
@@ -197,6 +202,7 @@ class InputTimeline:
             self._to_skip -= len(head)
             self._skipped += len(head)
             self._behind = max(0, self._behind - len(head))
+            self._excused = max(0, self._excused - len(head))
         self._to_skip = self._to_skip if self._to_skip >= _SKIP_SAMPLES else 0
 
 

@@ -65,6 +65,16 @@ class Transport(Protocol):
     @property
     def traits(self) -> TransportTraits: ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether the event stream ended without anybody's word: the network failed, or the peer did not read."""
+        ...
+
+    @property
+    def heard_s(self) -> float:
+        """When something last arrived from the peer, loop time; only with ``traits.media_track``."""
+        ...
+
     def events(self) -> AsyncIterator[Received]:
         """Iterate over what the peer sends; ends, without an error, when the peer is gone or :meth:`close` was called.
 

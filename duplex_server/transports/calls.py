@@ -14,9 +14,11 @@ from typing import Self
 
 from duplex_server.errors import ClientError, DuplexError
 from duplex_server.session.manager import Hello, Place, SessionManager
+from duplex_server.transports.arrivals import Arrivals
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.dialect import Dialect, RealtimeDialect
+from duplex_server.wire.events import SessionResume
 
 __all__ = ["Calls", "UnknownCall"]
 
@@ -34,6 +36,7 @@ class Calls:
 
     Args:
         manager: runs a session over each call.
+        arrivals: receives the calls that resume one.
         ice_servers: STUN URLs that tell the server its public address.
         max_message_bytes: longest event taken from a peer.
         send_queue_bytes: what may wait for a peer that does not read.
@@ -43,6 +46,7 @@ class Calls:
     def __init__(
         self,
         manager: SessionManager,
+        arrivals: Arrivals,
         *,
         ice_servers: tuple[str, ...],
         max_message_bytes: int,
@@ -50,6 +54,7 @@ class Calls:
         observer: TransportObserver,
     ) -> None:
         self._manager = manager
+        self._arrivals = arrivals
         self._ice_servers = ice_servers
         self._max_message_bytes = max_message_bytes
         self._send_queue_bytes = send_queue_bytes
@@ -70,14 +75,20 @@ class Calls:
         await self._tasks.__aexit__(kind, error, trace)
 
     async def open(
-        self, place: Place, sdp: str, session: str, hello: Hello, dialect: Dialect | None = None
+        self,
+        place: Place | None,
+        sdp: str,
+        session: str | SessionResume,
+        hello: Hello,
+        dialect: Dialect | None = None,
     ) -> tuple[str, str]:
         """Answer an offer, and begin a call.
 
         Args:
-            place: for its session; given back when the call is over, or was refused.
+            place: for its session; given back when that is over, or was refused. None for a session that has one.
             sdp: the offer.
-            session: a ``session.update`` event as JSON, to be received before any other; "" for none.
+            session: a ``session.update`` event as JSON, to be received before any other; "" for none; the session
+                to resume, instead of beginning one.
             hello: what the connection brings besides itself.
             dialect: how the peer spells events; None: as OpenAI's Realtime API.
 
@@ -128,8 +139,8 @@ class Calls:
         self,
         call_id: str,
         sdp: str,
-        session: str,
-        place: Place,
+        session: str | SessionResume,
+        place: Place | None,
         hello: Hello,
         answer: asyncio.Future[str],
         dialect: Dialect,
@@ -145,11 +156,15 @@ class Calls:
             ) as transport:
                 answered = await transport.answer(sdp)
                 self._standing[call_id] = _Call(transport, hello.key_id)
-                if session:
+                if isinstance(session, str) and session:
                     transport.receive(session)
                 if not answer.done():
                     answer.set_result(answered)
-                if await transport.connected():
+                if not await transport.connected():
+                    return
+                if isinstance(session, SessionResume):
+                    await self._arrivals.resume(transport, session)
+                elif place is not None:
                     await self._manager.serve(place, transport, hello)
         except* DuplexError as refused:
             _refuse(answer, _first(refused))
@@ -157,7 +172,8 @@ class Calls:
             _log.error("%s ended by a bug", call_id, exc_info=bug)
             _refuse(answer, DuplexError("internal error"))
         finally:
-            place.release()
+            if place is not None:
+                place.release()
             self._standing.pop(call_id, None)
 
 

@@ -23,6 +23,7 @@ from duplex_server.config import Settings
 from duplex_server.errors import CapacityError, ClientError, DuplexError
 from duplex_server.security import Entry, Gate, relay_credentials
 from duplex_server.session.manager import Hello, Place, SessionManager
+from duplex_server.transports.arrivals import Arrivals, resume_in
 from duplex_server.transports.calls import Calls
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.page import Page
@@ -86,14 +87,16 @@ def create_app(
         ConfigError: the installed aiortc is not the one that calls need.
     """
     check_versions()
+    arrivals = Arrivals(manager)
     calls = Calls(
         manager,
+        arrivals,
         ice_servers=settings.ice_servers,
         max_message_bytes=settings.max_message_bytes,
         send_queue_bytes=settings.send_queue_bytes,
         observer=metrics,
     )
-    desk = _Desk(manager, settings, gate, metrics, calls, wall_clock_s)
+    desk = _Desk(manager, arrivals, settings, gate, metrics, calls, wall_clock_s)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -147,6 +150,7 @@ class _Desk:
     def __init__(
         self,
         manager: SessionManager,
+        arrivals: Arrivals,
         settings: Settings,
         gate: Gate,
         metrics: MetricsPage,
@@ -154,6 +158,7 @@ class _Desk:
         wall_clock_s: Callable[[], float],
     ) -> None:
         self._manager = manager
+        self._arrivals = arrivals
         self._settings = settings
         self._gate = gate
         self._metrics = metrics
@@ -163,9 +168,15 @@ class _Desk:
     # -- conversations ------------------------------------------------------------------------------------------------
 
     async def converse(self, socket: WebSocket) -> None:
-        """Hold a conversation over a WebSocket. Whoever may not, or finds no place, learns it before the upgrade."""
+        """Hold a conversation over a WebSocket. Whoever may not, or finds no place, learns it before the upgrade.
+
+        With ``autostart=0`` the client speaks first, and may resume a session, which has its place.
+        """
         if "call_id" in socket.query_params:
             await self._listen_in(socket)
+            return
+        if socket.query_params.get("autostart") == "0":
+            await self._listen_first(socket)
             return
         try:
             entry = self._gate.admit(visitor_of(socket))
@@ -179,6 +190,20 @@ class _Desk:
                 await self._manager.serve(place, transport, _hello(socket, entry))
         finally:
             place.release()
+
+    async def _listen_first(self, socket: WebSocket) -> None:
+        """Let a client say what it wants before it is given a place."""
+        visitor = visitor_of(socket)
+        try:
+            entry = self._gate.admit(visitor, to_go_on=True)
+            self._arrivals.admit()
+        except DuplexError as error:
+            self._note_refusal("websocket", error)
+            await socket.send_denial_response(error_reply(error))
+            return
+        async with self._accept(socket, RealtimeDialect()) as transport:
+            hello = _hello(socket, entry)
+            await self._arrivals.receive(transport, hello, lambda: self._admit(self._gate.admit(visitor)))
 
     async def _listen_in(self, socket: WebSocket) -> None:
         """Attach a WebSocket to a call: it hears every event, and may send as the call's own peer does."""
@@ -215,10 +240,17 @@ class _Desk:
     async def open_call(self, request: Request) -> Response:
         """Answer an SDP offer: 201, the answer, and in ``Location`` where the call can be found."""
         try:
-            entry = self._gate.admit(visitor_of(request))
+            visitor = visitor_of(request)
+            entry = self._gate.admit(visitor, to_go_on=True)
             body = await read_body(request, MAX_BODY_BYTES)
             sdp, session = read_offer_form(request.headers.get("content-type", ""), body)
-            call_id, answer = await self._calls.open(self._admit(entry), sdp, session, _hello(request, entry))
+            resumed = resume_in(session)
+            if resumed is None:
+                place: Place | None = self._admit(self._gate.admit(visitor))
+            else:
+                place = None
+                self._manager.find(resumed)
+            call_id, answer = await self._calls.open(place, sdp, resumed or session, _hello(request, entry))
         except DuplexError as error:
             self._note_refusal("webrtc", error)
             raise

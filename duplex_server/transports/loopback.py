@@ -108,6 +108,9 @@ class LoopbackPeer:
         self.closed_s: float | None = None
         self.closed_with: DuplexError | None = None
         self._inbox = inbox
+        self._cut_off = False
+        self._lost = False
+        self._heard_s = _now_s()
         self._events: _Lane[Received] = _Lane(to_server, self._reach_server, reliable=True)
         self._media: _Lane[Received] = _Lane(media_to_server, self._reach_server, reliable=False)
         self._taken = 0
@@ -138,6 +141,15 @@ class LoopbackPeer:
         """Disconnect. The server still sees what was sent before, if it has arrived."""
         self._inbox.close()
 
+    def cut_off(self) -> None:
+        """Lose the network: from now on nothing arrives on either side, and neither is told."""
+        self._cut_off = True
+
+    def notice(self) -> None:
+        """Let the server notice that the network was lost."""
+        self._cut_off = self._lost = True
+        self._inbox.close()
+
     async def expect(self, kind: type[Event]) -> Event:
         """Wait for the next event of a type, counted from the event that the last call returned.
 
@@ -166,18 +178,24 @@ class LoopbackPeer:
             await self._change.wait()
 
     def _reach_server(self, item: Received) -> None:
-        self._inbox.put(item)
+        if not self._cut_off:
+            self._heard_s = _now_s()
+            self._inbox.put(item)
 
     def _take_event(self, event: ServerEvent) -> None:
+        if self._cut_off:
+            return
         self.received.append((_now_s(), event))
         self._change.set()
 
     def _take_audio(self, pcm: Pcm) -> None:
+        if self._cut_off:
+            return
         self.audio.append((_now_s(), pcm))
         self._change.set()
 
     def _see_close(self, error: DuplexError | None) -> None:
-        if self.closed_s is None:
+        if self.closed_s is None and not self._cut_off:
             self.closed_s = _now_s()
             self.closed_with = error
             self._change.set()
@@ -213,6 +231,16 @@ class LoopbackTransport:
     def traits(self) -> TransportTraits:
         """How audio leaves this connection."""
         return self._traits
+
+    @property
+    def lost(self) -> bool:
+        """Whether the peer's network was lost, and that noticed."""
+        return self.peer._lost
+
+    @property
+    def heard_s(self) -> float:
+        """When something last arrived from the peer."""
+        return self.peer._heard_s
 
     def events(self) -> AsyncIterator[Received]:
         """Iterate over what the peer sent; ends when it has left or :meth:`close` was called."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from duplex_server.errors import AuthError, CapacityError, ClientError, DuplexError, LimitExceeded
+from duplex_server.errors import AuthError, CapacityError, ClientError, DuplexError, LimitExceeded, SessionExpired
 from duplex_server.security import ForeignOrigin, NotPermitted, Throttled, Visitor
 from duplex_server.transports.calls import UnknownCall
 from duplex_server.transports.rtc_sdp import InvalidOffer
@@ -34,6 +34,7 @@ _STATUSES: tuple[tuple[type[DuplexError], int], ...] = (
     (LimitExceeded, 413),
     (ClientError, 400),
     (CapacityError, 503),
+    (SessionExpired, 410),
     (DuplexError, 500),
 )
 
@@ -113,7 +114,8 @@ def read_offer_form(content_type: str, body: bytes) -> tuple[str, str]:
         body: the request's.
 
     Returns:
-        The SDP, and a ``session.update`` event as JSON or "".
+        The SDP, and a ``session.update`` event as JSON, a ``session.resume`` where the session has a key ``resume``,
+        or "".
 
     Raises:
         InvalidOffer: neither of both, or a field is missing or not what it should be.
@@ -136,6 +138,9 @@ def read_offer_form(content_type: str, body: bytes) -> tuple[str, str]:
         raise InvalidOffer("The field 'session' is not JSON.", param="session") from error
     if not isinstance(session, dict):
         raise InvalidOffer("The field 'session' must be a JSON object.", param="session")
+    resume = session.get("resume")
+    if isinstance(resume, dict):
+        return _text(fields["sdp"], "sdp"), json.dumps({**resume, "type": "session.resume"})
     return _text(fields["sdp"], "sdp"), json.dumps({"type": "session.update", "session": session})
 
 

@@ -217,6 +217,16 @@ class WebRtcTransport:
         """How audio leaves a WebRTC call: on its track, tick by tick."""
         return TRAITS
 
+    @property
+    def lost(self) -> bool:
+        """Whether the peer vanished, or did not read."""
+        return self._ended_by in ("vanished", "failed", "slow")
+
+    @property
+    def heard_s(self) -> float:
+        """When a packet last arrived from the peer, loop time."""
+        return self._arrived_s
+
     def events(self) -> AsyncIterator[Received]:
         """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
         return self._intake

@@ -39,6 +39,8 @@ CLOSE_CODES: Mapping[type[DuplexError], int] = {SessionExpired: 1001, AuthError:
 
 _BINARY = (1003, "Events are JSON text, not binary messages.")
 _TOO_LONG = 1009
+_GOODBYES = (1000, 1001, 1005)
+"""Codes of a peer that leaves on purpose; 1005 stands for none. Whoever means to come back uses another one."""
 
 
 def close_code(error: DuplexError | None) -> int:
@@ -124,6 +126,16 @@ class WebSocketTransport:
         """How audio leaves a WebSocket: inside events, 100 ms at a time, a quarter of a second ahead."""
         return TRAITS
 
+    @property
+    def lost(self) -> bool:
+        """Whether the connection broke off, or the peer did not read."""
+        return self._ended_by in ("lost", "slow")
+
+    @property
+    def heard_s(self) -> float:
+        """Not for this transport."""
+        raise AssertionError("a WebSocket has no media track")
+
     def events(self) -> AsyncIterator[Received]:
         """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
         return self._intake
@@ -189,7 +201,8 @@ class WebSocketTransport:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 _log.info("a WebSocket peer left with code %s", message.get("code"))
-                self._end("peer")
+                # uvicorn gives a reason, if an empty one, where there was a close frame.
+                self._end("peer" if "reason" in message and message["code"] in _GOODBYES else "lost")
                 return
             text: str | None = message.get("text")
             if text is None:
@@ -212,7 +225,7 @@ class WebSocketTransport:
             await self._socket.close(code, reason)
         except (WebSocketDisconnect, RuntimeError):
             # RuntimeError: uvicorn's and starlette's word for a socket that the peer, or a missed ping, has closed.
-            self._end("peer")
+            _log.debug("a WebSocket peer left while it was written to")  # how, the reading side is told
         finally:
             self._outbox.close(discard=True)
             self._closed.set()

@@ -30,7 +30,9 @@ __all__ = [
     "ResponseCreate",
     "ResponseParams",
     "SessionClose",
+    "SessionEventAck",
     "SessionHeartbeat",
+    "SessionResume",
     "SessionUpdate",
 ]
 
@@ -158,3 +160,20 @@ class SessionClose(_FromClient, kw_only=True, frozen=True, tag="session.close"):
 
 class SessionHeartbeat(_FromClient, kw_only=True, frozen=True, tag="session.heartbeat"):
     """Extension: ask for a sign of life."""
+
+
+class SessionResume(_FromClient, kw_only=True, frozen=True, tag="session.resume"):
+    """Extension: go on with a session whose connection was lost. Only as the first event of a connection."""
+
+    session_id: str
+    resume_token: str
+    last_received_server_event_seq: Annotated[int, Meta(ge=0)] = 0
+    """Number of the last event that arrived; what came after it is sent again."""
+    audio_received_ms: Annotated[float, Meta(ge=0)] | None = None
+    """With a media track: how far its sound arrived, on the track's clock from its first packet on."""
+
+
+class SessionEventAck(_FromClient, kw_only=True, frozen=True, tag="session.event_ack"):
+    """Extension: all events up to this number have arrived, and need not be kept. Not answered."""
+
+    server_event_seq: Annotated[int, Meta(ge=0)]

@@ -12,7 +12,7 @@ from typing import Literal
 from duplex_server.errors import ClientError, DuplexError, InvalidEvent
 from duplex_server.types import Heard, InterruptionPolicy, ModelSpec, Pcm, SessionSetup
 from duplex_server.wire import client_events as c
-from duplex_server.wire import server_events as s
+from duplex_server.wire import events as s
 from duplex_server.wire.error_objects import error_object
 from duplex_server.wire.events import ClientEvent, ServerEvent
 from duplex_server.wire.history import History
@@ -21,6 +21,7 @@ from duplex_server.wire.input_answers import InputAnswers
 from duplex_server.wire.item_answers import ItemAnswers
 from duplex_server.wire.objects import ResponseError
 from duplex_server.wire.reply import Reply
+from duplex_server.wire.reports import Reports
 from duplex_server.wire.requests import (
     BargeIn,
     CancelResponse,
@@ -91,6 +92,8 @@ class Dialogue:
             self._state.update(base, voice_locked=False)
         self._input = InputAnswers(self._ids, self._user, self._state.input_format, image_max_bytes=image_max_bytes)
         self._responses = Responses(self._ids, self._history)
+        self.reports = Reports(self._ids, self._responses, self._wants)
+        """What is told of extensions."""
         self._was_heard = False
         self._closed = False
 
@@ -222,35 +225,8 @@ class Dialogue:
 
         On ``ignore`` the user item of what was understood meanwhile follows: no interruption will bring one.
         """
-        events: list[ServerEvent] = []
-        if self._wants("overlap"):
-            event_id, policy = self._ids.event(), self.turn_taking.policy.value
-            events.append(
-                s.OverlapDecision(event_id=event_id, policy=policy, action=action, reason=reason, audio_start_ms=at_ms)
-            )
+        events = self.reports.overlap(self.turn_taking.policy.value, action, reason, at_ms)
         return events if action != "ignore" or self._closed else [*events, *self._release()]
-
-    def playback_position(self, turn: int, played_ms: int, sent_ms: int, generated_ms: int) -> list[ServerEvent]:
-        """Tell how far the open response has come (group ``playback``)."""
-        response = self._current(turn)
-        if response is None or not self._wants("playback"):
-            return []
-        return [
-            s.PlaybackPosition(
-                event_id=self._ids.event(),
-                response_id=response.response_id,
-                item_id=response.item_id,
-                played_ms=played_ms,
-                sent_ms=sent_ms,
-                generated_ms=generated_ms,
-            )
-        ]
-
-    def closing(self, reason: str, time_left_ms: int) -> list[ServerEvent]:
-        """Announce that the session will end (group ``limits``)."""
-        if not self._wants("limits"):
-            return []
-        return [s.SessionGoAway(event_id=self._ids.event(), reason=reason, time_left_ms=time_left_ms)]
 
     def _answer(self, event: ClientEvent) -> Reply:
         match event:
@@ -285,6 +261,13 @@ class Dialogue:
                 return Reply([*self._responses.acknowledge(event)])
             case c.SessionHeartbeat():
                 return Reply([s.SessionHeartbeatAck(event_id=self._ids.event())])
+            case c.SessionEventAck():  # what may be forgotten is the connection's affair
+                return Reply()
+            case c.SessionResume():
+                raise InvalidEvent(
+                    "A session is resumed by the first event of a new connection, with '?autostart=0' in its URL.",
+                    param="type",
+                )
             case c.SessionClose():
                 return self._close(event)
 

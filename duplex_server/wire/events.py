@@ -1,7 +1,8 @@
 """All events of the protocol. The two unions at the end are the contract.
 
-The Structs stand in :mod:`~duplex_server.wire.client_events` and :mod:`~duplex_server.wire.server_events`; the objects
-they carry in :mod:`~duplex_server.wire.objects` and :mod:`~duplex_server.wire.session_object`.
+The Structs stand in :mod:`~duplex_server.wire.client_events`, :mod:`~duplex_server.wire.server_events` and
+:mod:`~duplex_server.wire.extension_events`; the objects they carry in :mod:`~duplex_server.wire.objects` and
+:mod:`~duplex_server.wire.session_object`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,24 @@ from duplex_server.wire.client_events import (
     ResponseCreate,
     ResponseParams,
     SessionClose,
+    SessionEventAck,
     SessionHeartbeat,
+    SessionResume,
     SessionUpdate,
+)
+from duplex_server.wire.extension_events import (
+    OverlapDecision,
+    PlaybackAcknowledged,
+    PlaybackFigures,
+    PlaybackPosition,
+    PlaybackReport,
+    SessionClosed,
+    SessionExpired,
+    SessionGoAway,
+    SessionHeartbeatAck,
+    SessionReplaced,
+    SessionResumed,
+    SessionResyncRequired,
 )
 from duplex_server.wire.server_events import (
     ConversationItemAdded,
@@ -45,11 +62,6 @@ from duplex_server.wire.server_events import (
     OutputAudioBufferCleared,
     OutputAudioBufferStarted,
     OutputAudioBufferStopped,
-    OverlapDecision,
-    PlaybackAcknowledged,
-    PlaybackFigures,
-    PlaybackPosition,
-    PlaybackReport,
     RateLimitsUpdated,
     ResponseContentPartAdded,
     ResponseContentPartDone,
@@ -63,10 +75,7 @@ from duplex_server.wire.server_events import (
     ResponseOutputItemDone,
     ResponseOutputTextDelta,
     ResponseOutputTextDone,
-    SessionClosed,
     SessionCreated,
-    SessionGoAway,
-    SessionHeartbeatAck,
     SessionUpdated,
 )
 
@@ -124,9 +133,15 @@ __all__ = [
     "SessionClose",
     "SessionClosed",
     "SessionCreated",
+    "SessionEventAck",
+    "SessionExpired",
     "SessionGoAway",
     "SessionHeartbeat",
     "SessionHeartbeatAck",
+    "SessionReplaced",
+    "SessionResume",
+    "SessionResumed",
+    "SessionResyncRequired",
     "SessionUpdate",
     "SessionUpdated",
     "UnknownEvent",
@@ -157,7 +172,9 @@ ClientEvent = (
     | ResponseCancel
     | ResponseCreate
     | SessionClose
+    | SessionEventAck
     | SessionHeartbeat
+    | SessionResume
     | SessionUpdate
 )
 
@@ -196,7 +213,11 @@ ServerEvent = (
     | ResponseOutputTextDone
     | SessionClosed
     | SessionCreated
+    | SessionExpired
     | SessionGoAway
     | SessionHeartbeatAck
+    | SessionReplaced
+    | SessionResumed
+    | SessionResyncRequired
     | SessionUpdated
 )

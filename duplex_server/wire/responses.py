@@ -10,16 +10,16 @@ from collections import OrderedDict
 from typing import Literal
 
 from duplex_server.wire.client_events import PlaybackAck
-from duplex_server.wire.history import History, Spoken
-from duplex_server.wire.ids import Ids
-from duplex_server.wire.objects import ResponseError
-from duplex_server.wire.response_stream import Outcome, ResponseEvent, ResponseSettings, ResponseStream
-from duplex_server.wire.server_events import (
+from duplex_server.wire.events import (
     ConversationItemTruncated,
     PlaybackAcknowledged,
     PlaybackFigures,
     PlaybackReport,
 )
+from duplex_server.wire.history import History, Spoken
+from duplex_server.wire.ids import Ids
+from duplex_server.wire.objects import ResponseError
+from duplex_server.wire.response_stream import Outcome, ResponseEvent, ResponseSettings, ResponseStream
 
 __all__ = ["Responses"]
 

@@ -30,6 +30,7 @@ __all__ = [
     "ConversationItemRetrieved",
     "ConversationItemTruncated",
     "ErrorEvent",
+    "FromServer",
     "InputAudioBufferCleared",
     "InputAudioBufferCommitted",
     "InputAudioBufferSpeechStarted",
@@ -37,11 +38,6 @@ __all__ = [
     "OutputAudioBufferCleared",
     "OutputAudioBufferStarted",
     "OutputAudioBufferStopped",
-    "OverlapDecision",
-    "PlaybackAcknowledged",
-    "PlaybackFigures",
-    "PlaybackPosition",
-    "PlaybackReport",
     "RateLimitsUpdated",
     "ResponseContentPartAdded",
     "ResponseContentPartDone",
@@ -55,58 +51,65 @@ __all__ = [
     "ResponseOutputItemDone",
     "ResponseOutputTextDelta",
     "ResponseOutputTextDone",
-    "SessionClosed",
     "SessionCreated",
-    "SessionGoAway",
-    "SessionHeartbeatAck",
     "SessionUpdated",
 ]
 
 
-class _FromServer(msgspec.Struct, kw_only=True, frozen=True, tag_field="type"):
+class FromServer(msgspec.Struct, kw_only=True, frozen=True, tag_field="type"):
+    """What every event of a server has."""
+
     event_id: str = ""
     """Unique within the server's life."""
+    server_event_seq: int | UnsetType = UNSET
+    """Extension: 1, 2, 3 … over all connections of a session that can be resumed."""
 
 
-class SessionCreated(_FromServer, kw_only=True, frozen=True, tag="session.created"):
-    """First event of every connection."""
+class SessionCreated(FromServer, kw_only=True, frozen=True, tag="session.created"):
+    """First event of every connection that does not resume a session."""
 
     session: Session
+    resume_token: str | UnsetType = UNSET
+    """Extension: what ``session.resume`` has to bring, where the session can be resumed."""
+    attachment_generation: int | UnsetType = UNSET
+    """Extension: 1; one more with every connection that resumes the session."""
 
 
-class SessionUpdated(_FromServer, kw_only=True, frozen=True, tag="session.updated"):
+class SessionUpdated(FromServer, kw_only=True, frozen=True, tag="session.updated"):
     """The whole effective session after a ``session.update``."""
 
     session: Session
+    resume_token: str | UnsetType = UNSET
+    """Extension: as in ``session.created``, where this update made the session one that can be resumed."""
 
 
-class ConversationItemAdded(_FromServer, kw_only=True, frozen=True, tag="conversation.item.added"):
+class ConversationItemAdded(FromServer, kw_only=True, frozen=True, tag="conversation.item.added"):
     """An item entered the conversation; an assistant's is still empty."""
 
     item: Item
     previous_item_id: str | None = None
 
 
-class ConversationItemDone(_FromServer, kw_only=True, frozen=True, tag="conversation.item.done"):
+class ConversationItemDone(FromServer, kw_only=True, frozen=True, tag="conversation.item.done"):
     """An item is complete."""
 
     item: Item
     previous_item_id: str | None = None
 
 
-class ConversationItemRetrieved(_FromServer, kw_only=True, frozen=True, tag="conversation.item.retrieved"):
+class ConversationItemRetrieved(FromServer, kw_only=True, frozen=True, tag="conversation.item.retrieved"):
     """Answer to ``conversation.item.retrieve``; audio and pictures are not sent back."""
 
     item: Item
 
 
-class ConversationItemDeleted(_FromServer, kw_only=True, frozen=True, tag="conversation.item.deleted"):
+class ConversationItemDeleted(FromServer, kw_only=True, frozen=True, tag="conversation.item.deleted"):
     """An item is no longer in the conversation."""
 
     item_id: str
 
 
-class ConversationItemTruncated(_FromServer, kw_only=True, frozen=True, tag="conversation.item.truncated"):
+class ConversationItemTruncated(FromServer, kw_only=True, frozen=True, tag="conversation.item.truncated"):
     """An assistant item was cut to what was heard; ``audio_end_ms`` is where it ends now."""
 
     item_id: str
@@ -115,7 +118,7 @@ class ConversationItemTruncated(_FromServer, kw_only=True, frozen=True, tag="con
 
 
 class ConversationItemInputAudioTranscriptionDelta(
-    _FromServer, kw_only=True, frozen=True, tag="conversation.item.input_audio_transcription.delta"
+    FromServer, kw_only=True, frozen=True, tag="conversation.item.input_audio_transcription.delta"
 ):
     """More of what the model understood the user to say."""
 
@@ -128,7 +131,7 @@ class ConversationItemInputAudioTranscriptionDelta(
 
 
 class ConversationItemInputAudioTranscriptionCompleted(
-    _FromServer, kw_only=True, frozen=True, tag="conversation.item.input_audio_transcription.completed"
+    FromServer, kw_only=True, frozen=True, tag="conversation.item.input_audio_transcription.completed"
 ):
     """What the model understood the user to say; replaces all deltas."""
 
@@ -139,7 +142,7 @@ class ConversationItemInputAudioTranscriptionCompleted(
 
 
 class ConversationItemInputAudioTranscriptionFailed(
-    _FromServer, kw_only=True, frozen=True, tag="conversation.item.input_audio_transcription.failed"
+    FromServer, kw_only=True, frozen=True, tag="conversation.item.input_audio_transcription.failed"
 ):
     """A transcription failed. Never sent here: no transcript is no error."""
 
@@ -148,7 +151,7 @@ class ConversationItemInputAudioTranscriptionFailed(
     content_index: int = 0
 
 
-class InputAudioBufferSpeechStarted(_FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.speech_started"):
+class InputAudioBufferSpeechStarted(FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.speech_started"):
     """The user speaks. Clients stop their playback on it."""
 
     item_id: str
@@ -157,37 +160,37 @@ class InputAudioBufferSpeechStarted(_FromServer, kw_only=True, frozen=True, tag=
     """Onset on the input clock."""
 
 
-class InputAudioBufferSpeechStopped(_FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.speech_stopped"):
+class InputAudioBufferSpeechStopped(FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.speech_stopped"):
     """The user has stopped to speak."""
 
     item_id: str
     audio_end_ms: int = 0
 
 
-class InputAudioBufferCommitted(_FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.committed"):
+class InputAudioBufferCommitted(FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.committed"):
     """The user's turn became an item."""
 
     item_id: str
     previous_item_id: str | None = None
 
 
-class InputAudioBufferCleared(_FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.cleared"):
+class InputAudioBufferCleared(FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.cleared"):
     """Audio that the model had not been given is dropped."""
 
 
-class ResponseCreated(_FromServer, kw_only=True, frozen=True, tag="response.created"):
+class ResponseCreated(FromServer, kw_only=True, frozen=True, tag="response.created"):
     """A response begins, asked for or not."""
 
     response: Response
 
 
-class ResponseDone(_FromServer, kw_only=True, frozen=True, tag="response.done"):
+class ResponseDone(FromServer, kw_only=True, frozen=True, tag="response.done"):
     """A response is over; comes after its last audio was sent."""
 
     response: Response
 
 
-class ResponseOutputItemAdded(_FromServer, kw_only=True, frozen=True, tag="response.output_item.added"):
+class ResponseOutputItemAdded(FromServer, kw_only=True, frozen=True, tag="response.output_item.added"):
     """The item of a response begins."""
 
     response_id: str
@@ -195,7 +198,7 @@ class ResponseOutputItemAdded(_FromServer, kw_only=True, frozen=True, tag="respo
     output_index: int = 0
 
 
-class ResponseOutputItemDone(_FromServer, kw_only=True, frozen=True, tag="response.output_item.done"):
+class ResponseOutputItemDone(FromServer, kw_only=True, frozen=True, tag="response.output_item.done"):
     """The item of a response is complete."""
 
     response_id: str
@@ -203,7 +206,7 @@ class ResponseOutputItemDone(_FromServer, kw_only=True, frozen=True, tag="respon
     output_index: int = 0
 
 
-class _PartEvent(_FromServer, kw_only=True, frozen=True):
+class _PartEvent(FromServer, kw_only=True, frozen=True):
     response_id: str
     item_id: str
     output_index: int = 0
@@ -265,95 +268,31 @@ class ResponseOutputTextDone(_PartEvent, kw_only=True, frozen=True, tag="respons
     text: str = ""
 
 
-class RateLimitsUpdated(_FromServer, kw_only=True, frozen=True, tag="rate_limits.updated"):
+class RateLimitsUpdated(FromServer, kw_only=True, frozen=True, tag="rate_limits.updated"):
     """Follows every ``response.done``; this server has no such limits."""
 
     rate_limits: list[RateLimit] = []
 
 
-class OutputAudioBufferStarted(_FromServer, kw_only=True, frozen=True, tag="output_audio_buffer.started"):
+class OutputAudioBufferStarted(FromServer, kw_only=True, frozen=True, tag="output_audio_buffer.started"):
     """First sound of a response left on the media track."""
 
     response_id: str
 
 
-class OutputAudioBufferStopped(_FromServer, kw_only=True, frozen=True, tag="output_audio_buffer.stopped"):
+class OutputAudioBufferStopped(FromServer, kw_only=True, frozen=True, tag="output_audio_buffer.stopped"):
     """Last sound of a response left on the media track."""
 
     response_id: str
 
 
-class OutputAudioBufferCleared(_FromServer, kw_only=True, frozen=True, tag="output_audio_buffer.cleared"):
+class OutputAudioBufferCleared(FromServer, kw_only=True, frozen=True, tag="output_audio_buffer.cleared"):
     """Sound that was waiting for the media track was dropped."""
 
     response_id: str
 
 
-class ErrorEvent(_FromServer, kw_only=True, frozen=True, tag="error"):
+class ErrorEvent(FromServer, kw_only=True, frozen=True, tag="error"):
     """Something went wrong; the connection stays open unless it is closed right after."""
 
     error: ErrorObject
-
-
-class OverlapDecision(_FromServer, kw_only=True, frozen=True, tag="overlap.decision"):
-    """Extension (``overlap``): the user spoke over the model, and this is what the server made of it."""
-
-    policy: str
-    action: str
-    """``hold`` (undecided, voice lowered), ``ignore`` or ``interrupt``."""
-    reason: str = ""
-    audio_start_ms: int = 0
-    """Onset on the input clock."""
-
-
-class PlaybackPosition(_FromServer, kw_only=True, frozen=True, tag="playback.position"):
-    """Extension (``playback``): how much of a response was made, sent and, as the server believes, heard."""
-
-    response_id: str
-    item_id: str
-    played_ms: int = 0
-    sent_ms: int = 0
-    generated_ms: int = 0
-
-
-class PlaybackFigures(msgspec.Struct, kw_only=True, frozen=True):
-    """How far a response's audio has come, ms."""
-
-    generated_ms: int = 0
-    sent_ms: int = 0
-    played_ms: int = 0
-    committed_ms: int = 0
-
-
-class PlaybackReport(msgspec.Struct, kw_only=True, frozen=True):
-    """``event`` of ``playback.acknowledged``."""
-
-    response_id: str
-    item_id: str
-    played_ms: int = 0
-    committed_ms: int = 0
-    playback: PlaybackFigures = PlaybackFigures()
-
-
-class PlaybackAcknowledged(_FromServer, kw_only=True, frozen=True, tag="playback.acknowledged"):
-    """Extension: answer to ``playback.ack``."""
-
-    event: PlaybackReport
-
-
-class SessionGoAway(_FromServer, kw_only=True, frozen=True, tag="session.go_away"):
-    """Extension (``limits``): the server will close this session."""
-
-    reason: str
-    """``timeout``, ``shutdown``, ``model`` or ``context_full``."""
-    time_left_ms: int = 0
-
-
-class SessionClosed(_FromServer, kw_only=True, frozen=True, tag="session.closed"):
-    """Extension: last event after a ``session.close``."""
-
-    reason: str = "client"
-
-
-class SessionHeartbeatAck(_FromServer, kw_only=True, frozen=True, tag="session.heartbeat_ack"):
-    """Extension: answer to ``session.heartbeat``."""

@@ -34,7 +34,7 @@ __all__ = [
     "VoiceId",
 ]
 
-OPT_IN_NAMES = frozenset({"unit", "playback", "limits", "overlap", "listen"})
+OPT_IN_NAMES = frozenset({"unit", "playback", "limits", "overlap", "listen", "resume"})
 """Groups of extension events that a client can ask for in ``session.extra_body.duplex_events``."""
 
 MAX_INSTRUCTIONS_CHARS = 65_536
@@ -129,7 +129,7 @@ class Capabilities(msgspec.Struct, kw_only=True, frozen=True):
     """Length of the model's unit."""
     input_modes: list[str] = []
     supports_barge_in: bool = True
-    supports_session_resume: bool = False
+    supports_session_resume: bool = True
     supports_pause: bool = False
     supports_audio_truncate: bool = True
     max_video_fps: float = 0.0

@@ -89,6 +89,11 @@ class WireDriver:
         self.sent += new
         return new
 
+    def session(self, name: str, *arguments: Any) -> list[dict[str, Any]]:
+        """Let the session tell something, of the dialogue or of its reports, by the method's name."""
+        teller = self.dialogue if hasattr(self.dialogue, name) else self.dialogue.reports
+        return self.tell(getattr(teller, name)(*arguments))
+
     def client(self, type_: str, **fields: Any) -> list[dict[str, Any]]:
         """Let the client send an event; returns the answers."""
         return self.client_text(json.dumps({"type": type_, **fields}))

@@ -51,7 +51,7 @@ def replay(lines: Iterable[Line]) -> Iterator[Line]:
             outputs = driver.client_text(line["text"])
         else:
             method, *arguments = line["session"]
-            outputs = driver.tell(getattr(driver.dialogue, method)(*map(_argument, arguments)))
+            outputs = driver.session(method, *map(_argument, arguments))
         yield from ({"server": event} for event in outputs)
         yield from ({"request": _shown(request)} for request in driver.take_requests())
 

@@ -17,6 +17,10 @@ EXTENSIONS = {
     "playback.acknowledged",
     "session.go_away",
     "session.closed",
+    "session.expired",
+    "session.replaced",
+    "session.resumed",
+    "session.resync_required",
     "session.heartbeat_ack",
 }
 ERROR_TYPES = {"invalid_request_error", "server_error", "rate_limit_error"}

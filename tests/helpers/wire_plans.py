@@ -153,4 +153,4 @@ def run_plan(driver: WireDriver, plan: Plan) -> None:
             turn = newest + arguments[0]
             arguments = (turn, *arguments[1:])
             newest = max(newest, turn) if kind == "begin_response" else newest
-        driver.tell(getattr(driver.dialogue, kind)(*arguments))
+        driver.session(kind, *arguments)

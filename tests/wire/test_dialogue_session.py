@@ -37,9 +37,9 @@ def test_chatty_events_are_sent_to_who_asked() -> None:
         driver = WireDriver(opt_in=opt_in)
         driver.speak()
         assert len(driver.tell(driver.dialogue.overlap("ignore", "backchannel", 700))) == n_sent
-        assert len(driver.tell(driver.dialogue.playback_position(1, 100, 150, 200))) == n_sent
-        assert len(driver.tell(driver.dialogue.closing("shutdown", 9000))) == n_sent
-    assert driver.tell(driver.dialogue.playback_position(2, 100, 150, 200)) == []
+        assert len(driver.tell(driver.dialogue.reports.playback_position(1, 100, 150, 200))) == n_sent
+        assert len(driver.tell(driver.dialogue.reports.closing("shutdown", 9000))) == n_sent
+    assert driver.tell(driver.dialogue.reports.playback_position(2, 100, 150, 200)) == []
 
 
 def test_an_overlap_names_the_policy_in_force() -> None:
@@ -69,7 +69,7 @@ def test_nothing_follows_goodbye() -> None:
         *dialogue.end_response(1, Outcome.COMPLETED, 0),
         *dialogue.speech_started(1),
         *dialogue.speech_stopped(1),
-        *dialogue.closing("timeout", 1),
+        *dialogue.reports.closing("timeout", 1),
         *dialogue.playback(1, "stopped"),
         *dialogue.refuse(InvalidEvent("No.")),
         *dialogue.fail(EngineLost("w")),

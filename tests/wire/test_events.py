@@ -6,7 +6,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from duplex_server.wire import client_events, server_events
+from duplex_server.wire import client_events, extension_events, server_events
 from duplex_server.wire.codec import decode_client, decode_server, encode
 from duplex_server.wire.events import ClientEvent, ServerEvent, SessionCreated
 from duplex_server.wire.objects import (
@@ -47,7 +47,7 @@ VALUES: dict[str, Any] = {
     "part": ResponseAudioPart(transcript="Hi"),
     "delta": b"\0\1",
     "error": ErrorObject(type="invalid_request_error", code="invalid_value", message="No."),
-    "event": server_events.PlaybackReport(response_id="resp_1", item_id="item_2", played_ms=5),
+    "event": extension_events.PlaybackReport(response_id="resp_1", item_id="item_2", played_ms=5),
     "reason": "timeout",
     "policy": "guarded",
     "action": "hold",
@@ -55,6 +55,14 @@ VALUES: dict[str, Any] = {
     "image": "/9j/",
     "audio_end_ms": 5.0,
     "played_ms": 5.0,
+}
+VALUES |= {
+    "session_id": "sess_1",
+    "resume_token": "token",
+    "attachment_generation": 2,
+    "replay_from_seq": 3,
+    "client_events_received": 4,
+    "server_event_seq": 5,
 }
 CLIENT_VALUES = {
     **VALUES,
@@ -85,10 +93,10 @@ def test_class_names_are_the_types_in_camel_case() -> None:
 
 
 def test_the_unions_hold_every_event() -> None:
-    for module, union in ((client_events, ClientEvent), (server_events, ServerEvent)):
-        offered = [getattr(module, name) for name in module.__all__]
+    for modules, union in (((client_events,), ClientEvent), ((server_events, extension_events), ServerEvent)):
+        offered = [getattr(module, name) for module in modules for name in module.__all__]
         structs = [kind for kind in offered if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-        tagged = {kind for kind in structs if kind.__struct_config__.tag is not None}
+        tagged = {kind for kind in structs if kind.__struct_config__.tag not in (None, "FromServer")}
         assert tagged == set(get_args(union))
 
 

@@ -72,7 +72,7 @@ def test_a_new_session_shows_every_setting() -> None:
             "chunk_period_ms": 40,
             "input_modes": ["audio", "text", "video_frames", "input_image", "video_track"],
             "supports_barge_in": True,
-            "supports_session_resume": False,
+            "supports_session_resume": True,
             "supports_pause": False,
             "supports_audio_truncate": True,
             "max_video_fps": 25.0,
@@ -81,7 +81,7 @@ def test_a_new_session_shows_every_setting() -> None:
             "voices": ["calm", "bright"],
             "examples": ["What time is it?"],
             "interruption_policies": ["guarded", "immediate", "model", "push_to_talk"],
-            "duplex_events": ["limits", "listen", "overlap", "playback", "unit"],
+            "duplex_events": ["limits", "listen", "overlap", "playback", "resume", "unit"],
         },
     }
 
@@ -361,7 +361,7 @@ def test_groups_of_events_can_be_asked_for_and_given_up() -> None:
     assert driver.tell(driver.dialogue.overlap("hold", "onset", 5))
     _update(driver, extra_body={"duplex_events": []})
     assert driver.tell(driver.dialogue.overlap("hold", "onset", 5)) == []
-    assert driver.tell(driver.dialogue.closing("timeout", 5))
+    assert driver.tell(driver.dialogue.reports.closing("timeout", 5))
 
 
 @settings(max_examples=150, deadline=None)
