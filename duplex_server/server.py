@@ -93,6 +93,7 @@ async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None
             observer=metrics,
             shutdown_grace_s=settings.shutdown_grace_s,
             wall_clock_s=time.time,
+            line_max=settings.queue_max,
         )
         _watch(metrics, engine, manager, gate)
         folder = page_folder() if settings.web_client else None
@@ -148,6 +149,7 @@ async def _drain(manager: SessionManager) -> None:
 def _watch(metrics: Metrics, engine: ProcessEngine, manager: SessionManager, gate: Gate) -> None:
     metrics.add_counter("auth_failures", "Wrong keys that were shown.", lambda: gate.failed_attempts)
     metrics.add_gauge("sessions", "Conversations now.", lambda: manager.sessions)
+    metrics.add_gauge("waiting", "Clients that wait for a place.", lambda: manager.waiting)
     metrics.add_gauge("places", "Conversations that fit.", lambda: manager.places)
     metrics.add_gauge("ready", "1 if a conversation would be admitted to a running engine.", lambda: manager.ready)
     metrics.add_gauge(

@@ -58,6 +58,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_sessions: Annotated[
         int, Meta(description="Conversations at a time; 0 for as many as the model has places.", ge=0, le=100_000)
     ] = 0
+    queue_max: Annotated[
+        int, Meta(description="Clients that may wait for a place when there is none.", ge=0, le=100_000)
+    ] = 100
     model_workers: Annotated[
         int, Meta(description="Processes that run the model; 0 for one per processor core.", ge=0, le=1024)
     ] = 0

@@ -16,6 +16,7 @@ from typing import Self
 from duplex_server.engine.base import Engine
 from duplex_server.errors import AuthError, CapacityError, DuplexError, InvalidEvent, SessionExpired, TransportError
 from duplex_server.media.vad import VoiceDetector
+from duplex_server.session.admission import Admission, Place
 from duplex_server.session.attachment import Attachment
 from duplex_server.session.observer import SessionObserver
 from duplex_server.session.session import Session, SessionLimits
@@ -30,11 +31,6 @@ from duplex_server.wire.session_object import SessionPatch
 __all__ = ["Hello", "Place", "SessionManager"]
 
 _log = logging.getLogger(__name__)
-
-_USUAL_SESSION_S = 120.0
-"""How long a conversation lasts before any has ended, for the estimate given to those who find the server full."""
-_SESSION_STEP = 0.2
-"""Weight of the newest session's length in that estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +49,6 @@ class Hello:
     """Longest session, if that is shorter than the server's."""
     first: ClientEvent | None = None
     """Its first event, if that had to be seen before a session could begin."""
-
-
-class Place:
-    """The right to one session; given back once, by whoever holds it."""
-
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
-
-    def release(self) -> None:
-        """Give the place back. Safe to call twice."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
-
-    def hand_on(self) -> Place:
-        """Give the right to another holder; releasing this one then does nothing."""
-        give_back, self._give_back = self._give_back, None
-        return Place(give_back or (lambda: None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +79,7 @@ class SessionManager:
         observer: SessionObserver,
         shutdown_grace_s: float,
         wall_clock_s: Callable[[], float],
+        line_max: int = 0,
     ) -> None:
         """
         Args:
@@ -113,6 +92,7 @@ class SessionManager:
             observer: told what happens.
             shutdown_grace_s: how long sessions may go on when the server stops.
             wall_clock_s: Unix time, for the ``expires_at`` that clients are told.
+            line_max: how many may wait for a place.
         """
         self._engine = engine
         self._max_sessions = max_sessions
@@ -123,13 +103,9 @@ class SessionManager:
         self._observer = observer
         self._grace_s = shutdown_grace_s
         self._wall_clock_s = wall_clock_s
-        self._taken = 0
+        self._admission = Admission(places=lambda: self.places, ready=lambda: self.ready, line_max=line_max)
         self._tasks = asyncio.TaskGroup()
         self._running: dict[str, _Running] = {}  # by session id; bounded by the places
-        self._idle = asyncio.Event()
-        self._usual_s = _USUAL_SESSION_S
-        self.draining = False
-        """The server is stopping: nobody is admitted any more."""
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -142,6 +118,11 @@ class SessionManager:
         await self._tasks.__aexit__(kind, error, trace)
 
     @property
+    def draining(self) -> bool:
+        """Whether the server is stopping: nobody is admitted any more."""
+        return self._admission.closed
+
+    @property
     def places(self) -> int:
         """Sessions that may run at once."""
         return min(self._max_sessions or self._engine.places, self._engine.places)
@@ -149,34 +130,39 @@ class SessionManager:
     @property
     def sessions(self) -> int:
         """Places taken now."""
-        return self._taken
+        return self._admission.taken
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait for a place."""
+        return self._admission.waiting
 
     @property
     def ready(self) -> bool:
         """Whether a session could be served: the engine is up and the server is not stopping."""
         return self._engine.ready and not self.draining
 
-    def admit(self) -> Place:
-        """Take a place.
+    def admit(self, *, queue: bool = False) -> Place:
+        """Take a place, or, with ``queue``, the end of the line of those who wait for one.
 
         Raises:
-            CapacityError: none is free, the engine is down, or the server is stopping.
+            CapacityError: none is free, the line is full, the engine is down, or the server is stopping.
         """
-        if not self.ready or self._taken >= self.places:
-            raise CapacityError(self._estimate_s())
-        self._taken += 1
-        return Place(self._give_back)
+        return self._admission.admit(queue=queue)
 
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
         """Run a session over a connection; returns when it does not use the connection any more, and closes that.
 
         Args:
-            place: taken over: it is free again when the session is over, which may be later.
+            place: taken over: it is free again when the session is over, which may be later. One in the line is
+                waited for here.
             transport: the connection.
             hello: what it brought besides itself; its session must have passed :meth:`preview`.
 
         Cancelled, it ends the session, and leaves the connection to the caller.
         """
+        if place.position and not await self._wait(place, transport):
+            return
         session_id = _new_id()
         attachment = Attachment(
             session_id,
@@ -190,6 +176,18 @@ class SessionManager:
         running = self._run(session_id, place.hand_on(), attachment, dialogue, limits, hello.client)
         self._tasks.create_task(running, name=session_id)
         await self._lend(attachment, transport)
+
+    async def _wait(self, place: Place, transport: Transport) -> bool:
+        """Wait in the line; False, with the connection closed and the place given back, if nothing came of it."""
+        error: CapacityError | None = None
+        try:
+            if await self._admission.wait(place, transport):
+                return True
+        except CapacityError as stopping:
+            error = stopping
+        place.release()
+        await transport.close(error)
+        return False
 
     def find(self, asked: SessionResume) -> None:
         """Check that a session can be resumed, before a connection for it is made.
@@ -294,16 +292,14 @@ class SessionManager:
 
         A cancelled call leaves the manager draining.
         """
-        self.draining = True
+        self._admission.closed = True
         for running in list(self._running.values()):
             running.session.wind_down(self._grace_s)
         try:
             async with asyncio.timeout(self._grace_s + 5):  # closing a connection takes a few seconds at most
-                while self._taken:
-                    self._idle.clear()
-                    await self._idle.wait()
+                await self._admission.empty()
         except TimeoutError:
-            _log.warning("%d sessions did not end in time", self._taken)
+            _log.warning("%d sessions did not end in time", self.sessions)
 
     def preview(self, hello: Hello) -> SessionObject:
         """Return the session object that a connection would begin with.
@@ -340,18 +336,9 @@ class SessionManager:
 
     def _finish(self, session: Session, ended_by: str) -> None:
         summary = session.summary(ended_by)
-        self._usual_s += _SESSION_STEP * (summary.duration_s - self._usual_s)
+        self._admission.note_length(summary.duration_s)
         self._observer.session_ended(summary)
         _log.info("%s ended by %s after %.1f s", session.session_id, ended_by, summary.duration_s)
-
-    def _give_back(self) -> None:
-        self._taken -= 1
-        if not self._taken:
-            self._idle.set()
-
-    def _estimate_s(self) -> float:
-        # With n places taken for a usual length each, the next one falls free after a share of it.
-        return max(1.0, self._usual_s / max(1, self.places))
 
 
 def _new_id() -> str:

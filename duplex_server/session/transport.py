@@ -66,6 +66,11 @@ class Transport(Protocol):
     def traits(self) -> TransportTraits: ...
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer is gone, or the connection closed; what it sent before may still wait."""
+        ...
+
+    @property
     def lost(self) -> bool:
         """Whether the event stream ended without anybody's word: the network failed, or the peer did not read."""
         ...

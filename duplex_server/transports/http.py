@@ -180,7 +180,7 @@ class _Desk:
             return
         try:
             entry = self._gate.admit(visitor_of(socket))
-            place = self._admit(entry)
+            place = self._admit(socket, entry)
         except DuplexError as error:
             self._note_refusal("websocket", error)
             await socket.send_denial_response(error_reply(error))
@@ -203,7 +203,7 @@ class _Desk:
             return
         async with self._accept(socket, RealtimeDialect()) as transport:
             hello = _hello(socket, entry)
-            await self._arrivals.receive(transport, hello, lambda: self._admit(self._gate.admit(visitor)))
+            await self._arrivals.receive(transport, hello, lambda: self._admit(socket, self._gate.admit(visitor)))
 
     async def _listen_in(self, socket: WebSocket) -> None:
         """Attach a WebSocket to a call: it hears every event, and may send as the call's own peer does."""
@@ -246,7 +246,7 @@ class _Desk:
             sdp, session = read_offer_form(request.headers.get("content-type", ""), body)
             resumed = resume_in(session)
             if resumed is None:
-                place: Place | None = self._admit(self._gate.admit(visitor))
+                place: Place | None = self._admit(request, self._gate.admit(visitor))
             else:
                 place = None
                 self._manager.find(resumed)
@@ -332,8 +332,8 @@ class _Desk:
         self._gate.admit_owner(visitor_of(request))
         return Response(self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
 
-    def _admit(self, entry: Entry) -> Place:
-        """Take a place that counts against the key; all of it is given back with the place.
+    def _admit(self, connection: HTTPConnection[Any], entry: Entry) -> Place:
+        """Take a place, or one in the line for a client that knows of lines, that counts against the key.
 
         Raises:
             CapacityError: the server is full.
@@ -341,16 +341,12 @@ class _Desk:
         """
         end = self._gate.begin_session(entry)
         try:
-            place = self._manager.admit()
+            place = self._manager.admit(queue=_asks(connection, "queue") or _asks(connection, "duplex"))
         except DuplexError:
             end()
             raise
-
-        def give_back() -> None:
-            place.release()
-            end()
-
-        return Place(give_back)
+        place.also(end)
+        return place
 
     def _note_refusal(self, transport: str, error: DuplexError) -> None:
         self._metrics.connection_refused(transport, error.error_code if isinstance(error, ClientError) else error.code)
@@ -358,7 +354,7 @@ class _Desk:
 
 def _hello(connection: HTTPConnection[Any], entry: Entry) -> Hello:
     """Read off a request, and who made it, what its session should know."""
-    asked = connection.query_params.get("duplex") in ("1", "true")
+    asked = _asks(connection, "duplex")
     client = connection.client
     return Hello(
         opt_in=OPT_IN_NAMES if asked else frozenset(),
@@ -367,3 +363,7 @@ def _hello(connection: HTTPConnection[Any], entry: Entry) -> Hello:
         session=entry.session,
         session_max_s=entry.max_session_s,
     )
+
+
+def _asks(connection: HTTPConnection[Any], name: str) -> bool:
+    return connection.query_params.get(name) in ("1", "true")

@@ -233,6 +233,11 @@ class LoopbackTransport:
         return self._traits
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer is gone, or the connection closed."""
+        return self._inbox.closed
+
+    @property
     def lost(self) -> bool:
         """Whether the peer's network was lost, and that noticed."""
         return self.peer._lost

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import aioice.ice
@@ -23,6 +23,7 @@ __all__ = [
     "check_versions",
     "ice_transport",
     "offer_loopback",
+    "read_stats",
     "take_over",
     "unacknowledged_messages",
     "watch_arrivals",
@@ -201,3 +202,18 @@ async def _close_quietly(connection: aioice.Connection) -> None:
     # Nobody puts anything into the new one but the mark for its end, so it needs no bound.
     connection._queue = asyncio.Queue()  # it ends its queue when it closes, and DTLS still reads from the shared one
     await connection.close()
+
+
+def read_stats(reports: Iterable[Any]) -> tuple[dict[str, float], int, int]:
+    """Return what a connection's reports say of its quality, and the bytes received and sent so far."""
+    quality: dict[str, float] = {}
+    received = sent = 0
+    for report in reports:
+        if report.type == "inbound-rtp" and report.kind == "audio":
+            quality["jitter_ms"] = report.jitter / 48  # RTP clock units of 48 kHz
+            quality["received_packets"] = float(report.packetsReceived)
+        elif report.type == "remote-inbound-rtp" and report.roundTripTime is not None:
+            quality["rtt_ms"] = report.roundTripTime * 1000
+        elif report.type == "transport":
+            received, sent = report.bytesReceived, report.bytesSent
+    return quality, received, sent

@@ -30,6 +30,7 @@ from duplex_server.transports.rtc_internals import (
     IceRestart,
     ice_transport,
     offer_loopback,
+    read_stats,
     unacknowledged_messages,
     watch_arrivals,
 )
@@ -218,6 +219,11 @@ class WebRtcTransport:
         return TRAITS
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer is gone, or the connection closed."""
+        return self._intake.closed
+
+    @property
     def lost(self) -> bool:
         """Whether the peer vanished, or did not read."""
         return self._ended_by in ("vanished", "failed", "slow")
@@ -376,15 +382,8 @@ class WebRtcTransport:
             self._read_stats(list((await self._connection.getStats()).values()))
 
     def _read_stats(self, reports: Sequence[Any]) -> None:
-        received = sent = 0
-        for report in reports:
-            if report.type == "inbound-rtp" and report.kind == "audio":
-                self._stats["jitter_ms"] = report.jitter / 48  # RTP clock units of 48 kHz
-                self._stats["received_packets"] = float(report.packetsReceived)
-            elif report.type == "remote-inbound-rtp" and report.roundTripTime is not None:
-                self._stats["rtt_ms"] = report.roundTripTime * 1000
-            elif report.type == "transport":
-                received, sent = report.bytesReceived, report.bytesSent
+        quality, received, sent = read_stats(reports)
+        self._stats |= quality
         self._observer.bytes_moved(TRAITS.name, received - self._moved[0], sent - self._moved[1])
         self._moved = (received, sent)
 

@@ -127,6 +127,11 @@ class WebSocketTransport:
         return TRAITS
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer is gone, or the connection closed."""
+        return self._intake.closed
+
+    @property
     def lost(self) -> bool:
         """Whether the connection broke off, or the peer did not read."""
         return self._ended_by in ("lost", "slow")

@@ -41,6 +41,9 @@ from duplex_server.wire.extension_events import (
     SessionExpired,
     SessionGoAway,
     SessionHeartbeatAck,
+    SessionQueued,
+    SessionQueueDone,
+    SessionQueueUpdate,
     SessionReplaced,
     SessionResumed,
     SessionResyncRequired,
@@ -138,6 +141,9 @@ __all__ = [
     "SessionGoAway",
     "SessionHeartbeat",
     "SessionHeartbeatAck",
+    "SessionQueueDone",
+    "SessionQueueUpdate",
+    "SessionQueued",
     "SessionReplaced",
     "SessionResume",
     "SessionResumed",
@@ -216,6 +222,9 @@ ServerEvent = (
     | SessionExpired
     | SessionGoAway
     | SessionHeartbeatAck
+    | SessionQueueDone
+    | SessionQueueUpdate
+    | SessionQueued
     | SessionReplaced
     | SessionResumed
     | SessionResyncRequired

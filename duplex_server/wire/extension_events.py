@@ -20,6 +20,9 @@ __all__ = [
     "SessionExpired",
     "SessionGoAway",
     "SessionHeartbeatAck",
+    "SessionQueueDone",
+    "SessionQueueUpdate",
+    "SessionQueued",
     "SessionReplaced",
     "SessionResumed",
     "SessionResyncRequired",
@@ -125,3 +128,26 @@ class SessionResyncRequired(FromServer, kw_only=True, frozen=True, tag="session.
     """``journal_overflow``, or ``unknown_seq`` for a number that was never reached."""
     first_missing_seq: int = 0
     last_missing_seq: int = 0
+
+
+class _InLine(FromServer, kw_only=True, frozen=True):
+    ticket_id: str
+    position: int = 1
+    """How many places have to fall free."""
+    estimated_wait_s: float = 0.0
+    queue_length: int = 0
+    """How many wait, this one included."""
+
+
+class SessionQueued(_InLine, kw_only=True, frozen=True, tag="session.queued"):
+    """Extension: the server is full, and this connection waits for a place; comes before ``session.created``."""
+
+
+class SessionQueueUpdate(_InLine, kw_only=True, frozen=True, tag="session.queue_update"):
+    """Extension: how the waiting goes."""
+
+
+class SessionQueueDone(FromServer, kw_only=True, frozen=True, tag="session.queue_done"):
+    """Extension: there is a place; ``session.created`` follows."""
+
+    ticket_id: str

@@ -18,6 +18,9 @@ EXTENSIONS = {
     "session.go_away",
     "session.closed",
     "session.expired",
+    "session.queue_done",
+    "session.queue_update",
+    "session.queued",
     "session.replaced",
     "session.resumed",
     "session.resync_required",
@@ -85,8 +88,11 @@ class WireOracle:
         self._require(isinstance(event_id, str) and event_id != "", "event_id is missing", event)
         self._require(event_id not in self._event_ids, "event_id was used before", event)
         self._event_ids.add(str(event_id))
-        self._require((self._n_fed == 0) == (kind == "session.created"), "session.created is first, and once", event)
-        self._n_fed += 1
+        in_line = kind in ("session.queued", "session.queue_update", "session.queue_done")
+        self._require(not in_line or self._n_fed == 0, "the line ends before the session begins", event)
+        if not in_line:
+            self._require((self._n_fed == 0) == (kind == "session.created"), "session.created is first, once", event)
+            self._n_fed += 1
         self._require(
             not self._limits_due or kind == "rate_limits.updated", "rate_limits.updated follows response.done", event
         )

@@ -190,7 +190,7 @@ def test_unknown_paths_and_methods_are_answered_in_json() -> None:
 
 def test_a_bug_tells_the_client_nothing_of_its_inside() -> None:
     class Broken(FakeManager):
-        def admit(self) -> Any:
+        def admit(self, *, queue: bool = False) -> Any:
             raise RuntimeError("secret of the house")
 
     async def scenario(served: Served, http: httpx2.AsyncClient) -> None:

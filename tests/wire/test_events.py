@@ -63,6 +63,7 @@ VALUES |= {
     "replay_from_seq": 3,
     "client_events_received": 4,
     "server_event_seq": 5,
+    "ticket_id": "ticket",
 }
 CLIENT_VALUES = {
     **VALUES,
