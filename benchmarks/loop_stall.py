@@ -113,7 +113,8 @@ async def _load(
                     joined_s = time.monotonic()
                     all_in.set()
                 await all_in.wait()
-                spoken_s += await keep_talking(someone, clips[number % len(clips)], seconds)
+                told_s = await keep_talking(someone, clips[number % len(clips)], seconds)
+                spoken_s += told_s  # in a statement of its own: `+=` reads its left side before it waits
         except* NoStory as group:
             sys.stderr.write(f"\n{group.exceptions[0]}\n")
         progress.step("spoke")

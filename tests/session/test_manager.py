@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from duplex_server.errors import CapacityError, SessionExpired
-from tests.helpers.slots import speech
+from tests.helpers.slots import LoudnessDetector, speech
 from tests.helpers.virtual_time import run
 from tests.session.stage import staged
 
@@ -73,3 +74,20 @@ def test_a_drained_server_with_nobody_on_it_stops_at_once() -> None:
         assert asyncio.get_running_loop().time() == began_s
 
     run(main())
+
+
+def test_a_voice_detector_is_made_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a network takes 0.1 s, in which nobody else's sound would move."""
+    makers: list[int] = []
+
+    def make() -> LoudnessDetector:
+        makers.append(threading.get_ident())
+        return LoudnessDetector()
+
+    async def main() -> None:
+        async with staged():
+            await asyncio.sleep(0.1)
+
+    monkeypatch.setattr("tests.session.stage.LoudnessDetector", make)
+    run(main())
+    assert makers and threading.get_ident() not in makers
