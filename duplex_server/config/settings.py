@@ -128,7 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     confirm_ms: Annotated[
         int,
         Meta(description="Speech that confirms an interruption under policy guarded, milliseconds.", ge=40, le=2000),
-    ] = 512
+    ] = 480
     language: Annotated[
         str,
         Meta(

@@ -33,6 +33,8 @@ _HELD_UNITS = 120 // UNIT_MS
 """A turn that must not go on for this long is given up. Less is an order that crossed its obedience on the way."""
 _RESUMABLE_CHARACTERS = 60
 """A shorter reply is not worth going on with."""
+_LEAST_VOICED_S = 0.2
+"""Over the model's own speech, less voice than this is no command: "stop", the shortest, has 240 ms."""
 _SHORT_VOICED_S, _SURE = 0.6, 1.0
 """Over the model's own speech, what lasts no longer than a backchannel is obeyed only with such confidence."""
 _SORRY_VOICED_S = 0.9
@@ -153,7 +155,7 @@ class Conversation:
                 self._n_sorries += 1
                 self._set_pending(skills.misunderstood(self._memory))
             return
-        if overlapped and self._speech is not None and _may_be_a_backchannel(utterance):
+        if overlapped and self._speech is not None and (_is_too_short(utterance) or _may_be_a_backchannel(utterance)):
             return
         self._n_sorries = 0
         self._learn_level(utterance.level_db)
@@ -300,6 +302,11 @@ class Conversation:
 
     def _set_pending(self, reply: Reply) -> None:
         self._pending, self._pending_units = reply, 0
+
+
+def _is_too_short(utterance: Utterance) -> bool:
+    """Whether there is less voice in it than in any command: echo that passed for a voice, and made words."""
+    return utterance.voiced_s < _LEAST_VOICED_S
 
 
 def _may_be_a_backchannel(utterance: Utterance) -> bool:

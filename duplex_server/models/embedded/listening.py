@@ -35,6 +35,11 @@ _STABLE_UNITS = 2
 """Units for which a partial result must stay the same to be acted upon: 80 ms."""
 _LONGEST_UNITS = 7_000 // UNIT_MS
 """Longer speech is no command: the longest takes four seconds. Its decoders are better lent to others."""
+_STOP_UNITS = 200 // UNIT_MS
+"""Voice that a request to be silent has at least: "stop" has 240 ms of it. The model's own echo, of which the server lets
+a few windows pass for voice, makes words of its own."""
+_STOP_SHARE = 0.6
+"""Of the utterance's length, so much must be voice for it to be a request to be silent."""
 _SHOWN_CONFIDENCE = -1.0
 """Partial results below this are not shown: most are wrong."""
 
@@ -150,7 +155,8 @@ class Ear:
             self._stop_units = 0
             return
         confidence = self._recognition.judge().confidence
-        self._stop_units = self._stop_units + 1 if stops and confidence >= 0 else 0
+        said = self._voiced_units >= max(_STOP_UNITS, _STOP_SHARE * self._n_units)
+        self._stop_units = self._stop_units + 1 if stops and said and confidence >= 0 else 0
         self.stop_heard = self.stop_heard or self._stop_units > _STABLE_UNITS
         if changed and confidence >= _SHOWN_CONFIDENCE:
             self.caption = partial

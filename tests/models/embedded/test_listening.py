@@ -115,6 +115,16 @@ def test_a_stop_word_is_known_before_the_utterance_ends(ear: Ear, user: UserVoic
     assert known <= last
 
 
+def test_a_stop_word_of_which_little_is_a_users_voice_is_not_believed(ear: Ear, user: UserVoice) -> None:
+    """The server calls the rest of it the model's own echo; a word found in that is nobody's."""
+    track, probabilities, last = _spoken(user.say("stop talking", SPEAKERS[1]), 0)
+    first = next(number for number, probability in enumerate(probabilities) if probability > 0.5)
+    echoed = [probability if number < first + 3 else 0.0 for number, probability in enumerate(probabilities)]
+    for number, probability in enumerate(echoed[: last + 1]):
+        ear.hear(Unit(number, track[number * 640 : (number + 1) * 640], probability))
+        assert not ear.stop_heard
+
+
 def test_no_stop_word_is_heard_in_another_sentence(ear: Ear, user: UserVoice) -> None:
     track, probabilities, _ = _spoken(user.say("I forgot my keys on the kitchen table"), 20)
     for number, probability in enumerate(probabilities):
