@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from duplex_server.media.vad import WINDOW_SAMPLES
 from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, Pcm
@@ -34,6 +35,14 @@ _EXCESS_DB = 0.9
 """Mean over the bands of what a window is louder than its echo explains. Simulated rooms (delays 20 to 400 ms, 150 and
 400 ms of reverberation) stay under 0.8 in 97 % of echo windows; 90 % of the windows with a second talker as loud as the
 echo lie above."""
+_RING_HOPS = 5
+"""An echo is as loud as the loudest of so many hops: from one before its delay, which is found to within a hop, to three
+after it, as the room rings on."""
+_SLACK_HOPS = 8
+"""An echo may move by 128 ms and still be known at once: jitter buffers grow and shrink by that, and a player that ran
+dry goes on later."""
+_RECENT = 0.3
+"""Weight of a new window in the recent excess of each delay, by which the delay that holds now is told."""
 _LEARN_WINDOWS = 50.0
 """The echo's strength per band is an average over this many windows."""
 _DISTRUST = 4.0
@@ -56,6 +65,7 @@ class EchoGuard:
         self._sent_db = np.full((_MAX_DELAY_HOPS + 4, n_bands), _FLOOR_DB, np.float32)
         self._sums = np.zeros((_MAX_DELAY_HOPS, 6))  # weight, Σx, Σy, Σxx, Σyy, Σxy per delay
         self._gain_db = np.zeros((_MAX_DELAY_HOPS, n_bands))
+        self._recent_excess_db = np.zeros(_MAX_DELAY_HOPS)
         self._quiet_hops = _MAX_DELAY_HOPS + 4
 
     def sent(self, pcm: Pcm | None, n_samples: int) -> None:
@@ -83,12 +93,22 @@ class EchoGuard:
         correlations = self._correlations()
         delay = int(np.argmax(correlations))
         known = correlations[delay] >= _CORRELATED
-        nearby = self._sent_db[::-1][max(0, delay - 1) : delay + 4].max(axis=0)  # the room rings on
-        excess = np.maximum(heard_db - nearby - self._gain_db[delay], 0.0)
-        excess[heard_db < _FLOOR_DB + 20] = 0.0
-        louder = known and float(excess.mean()) > _EXCESS_DB
+        excess_db = self._excess_db(heard_db, self._gain_db[delay])
+        self._recent_excess_db += _RECENT * (excess_db - self._recent_excess_db)
+        first = max(0, delay - _SLACK_HOPS)
+        likeliest = first + int(np.argmin(self._recent_excess_db[first : delay + _SLACK_HOPS + 1]))
+        louder = known and float(excess_db[likeliest]) > _EXCESS_DB
         self._learn_gain(delayed, heard_db, _DISTRUST if louder else 1.0)
         return bool(known and not louder)
+
+    def _excess_db(self, heard_db: npt.NDArray[np.float32], gain_db: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return how much louder a window is than an echo of each delay would be, float64 ``[delay]``, mean of bands."""
+        around = sliding_window_view(self._sent_db[::-1], _RING_HOPS, axis=0).max(axis=-1)  # the room rings on
+        nearby = np.concatenate([around[:1], around])[:_MAX_DELAY_HOPS]  # from one hop before the delay
+        excess = np.maximum(heard_db - nearby - gain_db, 0.0)
+        excess[:, heard_db < _FLOOR_DB + 20] = 0.0
+        mean: npt.NDArray[np.float64] = excess.mean(axis=1)
+        return mean
 
     def _correlate(self, delayed: npt.NDArray[np.float32], heard_db: npt.NDArray[np.float32]) -> None:
         active = _active(delayed)

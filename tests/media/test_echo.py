@@ -99,3 +99,13 @@ def test_a_loudspeaker_that_is_turned_up_is_learnt_again() -> None:
     loud = room(sent, delay_ms=60, gain_db=-12)
     heard = np.where(np.arange(len(quiet)) < 6 * 16_000, quiet, loud)
     assert judge(sent, heard + noise(len(heard)))[14 * SECOND :].mean() > 0.8
+
+
+@pytest.mark.parametrize("moved_ms", [-50, 40, 90])
+def test_an_echo_that_comes_earlier_or_later_than_before_is_known_at_once(moved_ms: float) -> None:
+    """A jitter buffer that grows or shrinks, or a player that ran dry, moves all that follows."""
+    sent = babble(1)
+    before, after = room(sent, delay_ms=60, gain_db=-12), room(sent, delay_ms=60 + moved_ms, gain_db=-12)
+    heard = np.where(np.arange(len(before)) < 4 * 16_000, before, after)
+    verdicts = judge(sent, heard + noise(len(heard)))
+    assert verdicts[4 * SECOND + 5 : 5 * SECOND + 5].mean() > 0.8
