@@ -15,7 +15,7 @@ from duplex_server.errors import ModelError
 from duplex_server.models.embedded import skills
 from duplex_server.models.embedded.grammar import STOP_INTENTS, Command, Intent, parse_typed
 from duplex_server.models.embedded.listening import UNIT_MS, Ear, Utterance
-from duplex_server.models.embedded.recognizer import Recognizer
+from duplex_server.models.embedded.recognizer import Recognizer, count_phones
 from duplex_server.models.embedded.sight import Change, Look, Scene, Sight, comment
 from duplex_server.models.embedded.skills import After, Memory, Reply
 from duplex_server.models.embedded.speaking import Speech
@@ -33,8 +33,9 @@ _HELD_UNITS = 120 // UNIT_MS
 """A turn that must not go on for this long is given up. Less is an order that crossed its obedience on the way."""
 _RESUMABLE_CHARACTERS = 60
 """A shorter reply is not worth going on with."""
-_LEAST_VOICED_S = 0.2
-"""Over the model's own speech, less voice than this is no command: "stop", the shortest, has 240 ms."""
+_LEAST_VOICED_S, _LEAST_VOICED_S_PER_PHONE = 0.2, 0.03
+"""Over the model's own speech, less voice than this is no command. "Stop", the shortest, has 240 ms; at 230 words per
+minute a phone has 50 ms, of which the echo guard may take a third for the model's."""
 _SHORT_VOICED_S, _SURE = 0.6, 1.0
 """Over the model's own speech, what lasts no longer than a backchannel is obeyed only with such confidence."""
 _SORRY_VOICED_S = 0.9
@@ -305,8 +306,8 @@ class Conversation:
 
 
 def _is_too_short(utterance: Utterance) -> bool:
-    """Whether there is less voice in it than in any command: echo that passed for a voice, and made words."""
-    return utterance.voiced_s < _LEAST_VOICED_S
+    """Whether there is less voice in it than its words take: echo that passed for a voice, and made words."""
+    return utterance.voiced_s < max(_LEAST_VOICED_S, _LEAST_VOICED_S_PER_PHONE * count_phones(utterance.text))
 
 
 def _may_be_a_backchannel(utterance: Utterance) -> bool:

@@ -20,7 +20,7 @@ from duplex_server.errors import ModelLoadError
 from duplex_server.models.embedded import grammar
 from duplex_server.types import INPUT_RATE_HZ, Pcm
 
-__all__ = ["Channel", "Hypothesis", "Recognition", "Recognizer", "pronunciations"]
+__all__ = ["Channel", "Hypothesis", "Recognition", "Recognizer", "count_phones", "pronunciations"]
 
 _EXTRA_PRONUNCIATIONS = {
     "mhm": ("M HH M", "AH M HH M", "M HH AH M"),
@@ -126,6 +126,11 @@ def pronunciations() -> dict[str, tuple[str, ...]]:
     if missing:
         raise ModelLoadError(f"The dictionary of pocketsphinx has no pronunciation for: {', '.join(missing)}.")
     return spoken
+
+
+def count_phones(text: str) -> int:
+    """Return how many phones a recognised text has in its words' usual pronunciations."""
+    return sum(len(pronunciations()[word][0].split()) for word in text.split())
 
 
 def _command_decoder() -> Decoder:
