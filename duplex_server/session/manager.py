@@ -255,6 +255,7 @@ class SessionManager:
         session: Session | None = None
         error: DuplexError | None = None
         try:
+            detector = await asyncio.to_thread(self._make_detector)  # before the slot, which a cancelled wait would leak
             slot = await self._engine.open(dialogue.setup)
             session = Session(
                 session_id=session_id,
@@ -262,7 +263,7 @@ class SessionManager:
                 transport=attachment,
                 slot=slot,
                 dialogue=dialogue,
-                detector=await asyncio.to_thread(self._make_detector),
+                detector=detector,
                 limits=limits,
                 observer=self._observer,
             )

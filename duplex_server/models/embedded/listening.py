@@ -36,8 +36,8 @@ _STABLE_UNITS = 2
 _LONGEST_UNITS = 7_000 // UNIT_MS
 """Longer speech is no command: the longest takes four seconds. Its decoders are better lent to others."""
 _STOP_UNITS = 200 // UNIT_MS
-"""Voice that a request to be silent has at least: "stop" has 240 ms of it. The model's own echo, of which the server lets
-a few windows pass for voice, makes words of its own."""
+"""Voice that a request to be silent has at least: "stop" has 240 ms of it. The model's own echo, of which the server
+lets a few windows pass for voice, makes words of its own."""
 _STOP_SHARE = 0.6
 """Of the utterance's length, so much must be voice for it to be a request to be silent."""
 _SHOWN_CONFIDENCE = -1.0
