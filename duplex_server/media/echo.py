@@ -36,8 +36,8 @@ _EXCESS_DB = 0.9
 400 ms of reverberation) stay under 0.8 in 97 % of echo windows; 90 % of the windows with a second talker as loud as the
 echo lie above."""
 _RING_HOPS = 5
-"""An echo is as loud as the loudest of so many hops: from one before its delay, which is found to within a hop, to three
-after it, as the room rings on."""
+"""An echo is as loud as the loudest of so many hops: from one before its delay, which is found to within a hop, to
+three after it, as the room rings on."""
 _SLACK_HOPS = 8
 """An echo may move by 128 ms and still be known at once: jitter buffers grow and shrink by that, and a player that ran
 dry goes on later."""
@@ -101,8 +101,10 @@ class EchoGuard:
         self._learn_gain(delayed, heard_db, _DISTRUST if louder else 1.0)
         return bool(known and not louder)
 
-    def _excess_db(self, heard_db: npt.NDArray[np.float32], gain_db: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return how much louder a window is than an echo of each delay would be, float64 ``[delay]``, mean of bands."""
+    def _excess_db(
+        self, heard_db: npt.NDArray[np.float32], gain_db: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Return how much louder a window is than an echo of each delay would be: mean of bands, ``[delay]``."""
         around = sliding_window_view(self._sent_db[::-1], _RING_HOPS, axis=0).max(axis=-1)  # the room rings on
         nearby = np.concatenate([around[:1], around])[:_MAX_DELAY_HOPS]  # from one hop before the delay
         excess = np.maximum(heard_db - nearby - gain_db, 0.0)

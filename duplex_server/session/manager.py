@@ -255,7 +255,7 @@ class SessionManager:
         session: Session | None = None
         error: DuplexError | None = None
         try:
-            detector = await asyncio.to_thread(self._make_detector)  # before the slot, which a cancelled wait would leak
+            detector = await asyncio.to_thread(self._make_detector)  # a cancelled wait here leaks no slot
             slot = await self._engine.open(dialogue.setup)
             session = Session(
                 session_id=session_id,
