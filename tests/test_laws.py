@@ -83,6 +83,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("models/minicpmo/voice_prompt.py",),
     "yaml": ("models/minicpmo/yaml_values.py",),
     "tqdm": ("models/minicpmo/progress.py",),
+    "huggingface_hub": ("commands/download.py",),
 }
 """Where each third-party package may be imported, as beginnings of paths. numpy arrays cross every border."""
 

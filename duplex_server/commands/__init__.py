@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from duplex_server.commands import inspect, plan
+from duplex_server.commands import download, inspect, plan, verify
 from duplex_server.commands.base import Command
 
 __all__ = ["COMMANDS"]
@@ -10,5 +10,7 @@ __all__ = ["COMMANDS"]
 COMMANDS: dict[str, Command] = {
     "inspect": Command("show what a checkpoint holds", inspect.describe, inspect.run),
     "plan": Command("show which GPUs hold a checkpoint, and how many conversations", plan.describe, plan.run),
+    "verify": Command("say whether a checkpoint is complete", verify.describe, verify.run),
+    "download": Command("fetch a checkpoint from a hub", download.describe, download.run),
 }
 """Each command by name, in the order of ``duplex-server --help``."""
