@@ -23,6 +23,7 @@ class Slot(Protocol):
 
         Raises:
             EngineLost: the worker died; the slot is of no further use.
+            DuplexError: the model cannot go on with this conversation.
 
         A cancelled call has either handed the unit over or left the slot unchanged.
         """
@@ -33,6 +34,7 @@ class Slot(Protocol):
 
         Raises:
             EngineLost: the worker died.
+            DuplexError: the model cannot go on with this conversation.
             ModelError: outputs came so far ahead of real time that the bounded queue was full.
         """
         ...
@@ -72,7 +74,8 @@ class Engine(Protocol):
         """Take a free row.
 
         Raises:
-            CapacityError: no row is free, or no worker is up.
+            CapacityError: no row is free, no worker is up, or the worker has no memory for it.
+            DuplexError: the model refused the conversation.
         """
         ...
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
+from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelError
 from duplex_server.types import ModelOutput, ModelSpec, SessionSetup, Unit
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "OpenRow",
     "Report",
     "RowClosed",
+    "RowFailed",
     "RowOpened",
     "Said",
     "Stepped",
@@ -135,8 +137,38 @@ class Logged(msgspec.Struct, array_like=True, frozen=True, tag=18):
     message: str
 
 
+class RowFailed(msgspec.Struct, array_like=True, frozen=True, tag=19):
+    """The conversation was refused, or cannot go on; the model has its others still."""
+
+    conversation: int
+    message: str
+    retry_after_s: float | None = None
+    """Of an error that says there was no room."""
+    param: str | None = None
+    """Of an error that says what the client asked for in vain."""
+
+    @classmethod
+    def of(cls, conversation: int, error: DuplexError) -> RowFailed:
+        """Return what to report of an error."""
+        return cls(
+            conversation,
+            str(error),
+            error.retry_after_s if isinstance(error, CapacityError) else None,
+            error.param if isinstance(error, ClientError) else None,
+        )
+
+    @property
+    def error(self) -> DuplexError:
+        """What the session ends with."""
+        if self.retry_after_s is not None:
+            return CapacityError(self.retry_after_s)
+        if self.param is not None:
+            return ClientError(self.message, param=self.param, fatal=True)
+        return ModelError(self.message)
+
+
 Command = OpenRow | TakeUnit | CloseRow
-Report = Loaded | LoadFailed | RowOpened | RowClosed | Said | Stepped | Died | Logged
+Report = Loaded | LoadFailed | RowOpened | RowFailed | RowClosed | Said | Stepped | Died | Logged
 
 MAX_FRAME_BYTES = 512 * 1024 * 1024
 """A longer frame is a broken stream. 16 rows with 4 units of one 448 × 448 picture each are 40 MB."""

@@ -23,13 +23,14 @@ from duplex_server.engine.messages import (
     OpenRow,
     Report,
     RowClosed,
+    RowFailed,
     RowOpened,
     Said,
     Stepped,
     TakeUnit,
 )
 from duplex_server.errors import DuplexError
-from duplex_server.models.base import Model, RowUnit
+from duplex_server.models.base import Model, RowFailure, RowUnit
 from duplex_server.types import ModelOutput
 
 __all__ = ["Inbox", "Runner"]
@@ -142,21 +143,30 @@ class Runner:
         if isinstance(command, TakeUnit):
             batcher.put(Queued(self._rows[command.conversation], command.unit, command.setup))
         elif isinstance(command, OpenRow):
-            model.open(command.row, command.setup)
-            self._conversations[command.row] = command.conversation
-            with self._lock:
-                self._rows[command.conversation] = command.row
-            self._unsent.append(RowOpened(command.conversation))
-            self._flush()
+            self._open(command, model)
         else:
             assert isinstance(command, CloseRow), command
             self._close(command.conversation, model, batcher)
             self._unsent.append(RowClosed(command.conversation))
             self._flush()
 
+    def _open(self, command: OpenRow, model: Model) -> None:
+        try:
+            model.open(command.row, command.setup)
+        except DuplexError as error:
+            self._unsent.append(RowFailed.of(command.conversation, error))
+        else:
+            self._conversations[command.row] = command.conversation
+            with self._lock:
+                self._rows[command.conversation] = command.row
+            self._unsent.append(RowOpened(command.conversation))
+        self._flush()
+
     def _close(self, conversation: int, model: Model, batcher: Batcher) -> None:
         with self._lock:
-            row = self._rows.pop(conversation)
+            row = self._rows.pop(conversation, None)
+        if row is None:
+            return  # it was refused
         del self._conversations[row]
         batcher.drop(row)
         model.close(row)
@@ -171,6 +181,10 @@ class Runner:
             conversation = self._conversations.get(said.row)
             if conversation is None:
                 log.warning("the model yielded output for row %d, which is not open; dropped", said.row)
+                continue
+            if isinstance(said, RowFailure):
+                self._unsent.append(RowFailed.of(conversation, said.error))
+                self._flush()
                 continue
             self._unsent.append(Said(conversation, said.output))
             if _is_urgent(said.output):

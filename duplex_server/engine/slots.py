@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol, Self
 
 from duplex_server.engine.messages import CancelTurn, CloseRow, Command, TakeUnit
-from duplex_server.errors import ModelError, ModelTimeout
+from duplex_server.errors import DuplexError, ModelError, ModelTimeout
 from duplex_server.types import ModelOutput, SessionSetup, Unit
 
 __all__ = ["Desk", "RowSlot"]
@@ -59,7 +59,7 @@ class RowSlot:
         self._behind = 0
         self._setup: SessionSetup | None = None  # goes with the next unit
         self._outputs: deque[ModelOutput] = deque()  # full: the slot fails, see `said`
-        self._failure: ModelError | None = None
+        self._failure: DuplexError | None = None
         self._closing = False
         self._opened = asyncio.Event()
         self._freed = asyncio.Event()
@@ -76,6 +76,7 @@ class RowSlot:
 
         Raises:
             EngineLost: the worker died, or was given up because it did not answer.
+            DuplexError: the model refused the conversation.
 
         A cancelled call leaves the slot to be closed.
         """
@@ -94,6 +95,7 @@ class RowSlot:
             EngineLost: the worker died; the slot is of no further use.
             ModelTimeout: the worker did not take a unit in for as long as it may.
             ModelError: the queue of outputs was full.
+            DuplexError: the model cannot go on with this conversation.
 
         A cancelled call has left the slot unchanged: nothing is awaited after the unit is handed over.
         """
@@ -111,6 +113,7 @@ class RowSlot:
         Raises:
             EngineLost: the worker died; raised after the outputs that came before.
             ModelError: the queue was full, likewise.
+            DuplexError: the model cannot go on with this conversation, likewise.
 
         A cancelled wait leaves all outputs in the queue.
         """
@@ -181,6 +184,11 @@ class RowSlot:
         self._behind = 0
         self._freed.set()
 
+    def failed(self, error: DuplexError) -> None:
+        """Take note: the model has refused the conversation, or cannot go on with it."""
+        self._fail(error)
+        self._opened.set()
+
     def lose(self, error: ModelError) -> None:
         """Take note: the worker is gone."""
         self._behind = 0
@@ -188,7 +196,7 @@ class RowSlot:
         self._opened.set()
         self._freed.set()
 
-    def _fail(self, error: ModelError) -> None:
+    def _fail(self, error: DuplexError) -> None:
         self._failure = self._failure or error
         self._news.set()
         self._room.set()

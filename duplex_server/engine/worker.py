@@ -24,6 +24,7 @@ from duplex_server.engine.messages import (
     OpenRow,
     Report,
     RowClosed,
+    RowFailed,
     RowOpened,
     Said,
     Stepped,
@@ -191,6 +192,7 @@ class Worker:
 
         Raises:
             EngineLost: the worker died meanwhile.
+            DuplexError: the model refused the conversation.
 
         A cancelled call closes the row again.
         """
@@ -309,6 +311,9 @@ class Worker:
             case RowOpened(conversation):
                 if (slot := self._slots.get(conversation)) is not None:
                     slot.opened_now()
+            case RowFailed():
+                if (slot := self._slots.get(report.conversation)) is not None:
+                    slot.failed(report.error)
             case RowClosed(conversation):
                 if (slot := self._slots.pop(conversation, None)) is not None:
                     self._free.append(slot.row)

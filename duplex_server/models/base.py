@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from duplex_server.errors import DuplexError
 from duplex_server.types import ModelOutput, ModelSpec, SessionSetup, Unit
 
-__all__ = ["Model", "RowOutput", "RowUnit"]
+__all__ = ["Model", "RowFailure", "RowOutput", "RowUnit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +31,39 @@ class RowOutput:
     output: ModelOutput
 
 
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """One conversation cannot go on, and no other is touched. The row is closed soon; nothing more may come of it."""
+
+    row: int
+    error: DuplexError
+    """What its peer is told."""
+
+
 class Model(Protocol):
     """A duplex model that holds several conversations, each in a row of its own.
 
     Every method but :meth:`cancel` is called from one thread, never two at a time. Rows are small integers chosen by
     the engine, below the ``rows`` that the model was built with; a row is opened before its first unit and closed once.
-    A model that raises loses all its rows: errors of a single conversation are reported by ending its turn.
+    A model that raises loses all its rows: what fails in a single conversation ends its turn, or is a
+    :class:`RowFailure`.
     """
 
     spec: ModelSpec
 
     def open(self, row: int, setup: SessionSetup) -> None:
-        """Start a conversation in a free row; nothing of the row's former conversation may be left."""
+        """Start a conversation in a free row; nothing of the row's former conversation may be left.
+
+        Raises:
+            DuplexError: this conversation cannot be had, say for lack of memory; the row stays closed.
+        """
         ...
 
     def configure(self, row: int, setup: SessionSetup) -> None:
         """Change a running conversation's set-up, from its next unit on."""
         ...
 
-    def step(self, batch: Sequence[RowUnit]) -> Iterator[RowOutput]:
+    def step(self, batch: Sequence[RowUnit]) -> Iterator[RowOutput | RowFailure]:
         """Take one unit for each of some rows and yield what they say, as it is made.
 
         Args:

@@ -11,7 +11,7 @@ import pytest
 
 from duplex_server.engine.processes import ProcessEngine
 from duplex_server.engine.worker import Limits
-from duplex_server.errors import CapacityError, EngineLost, ModelLoadError, ModelTimeout
+from duplex_server.errors import CapacityError, ClientError, EngineLost, ModelLoadError, ModelTimeout
 from duplex_server.types import Floor, SessionSetup, Unit, VideoFrame
 from tests.helpers.engines import EVENT_LOOPS, Said, needs_pidfd, run_really, said_in_log, wait_until_dead
 
@@ -157,6 +157,28 @@ def test_a_model_that_raises_in_open_or_cancel_is_lost() -> None:
             said.slot.cancel(666, 0)
             with pytest.raises(EngineLost):
                 await said.push_until_it_fails()
+
+    run_really(main())
+
+
+def test_a_conversation_that_the_model_refuses_or_fails_touches_no_other() -> None:
+    async def main() -> None:
+        async with commanded(rows=8) as engine:
+            other = Said(await engine.open(SETUP))
+            for _ in range(3):
+                with pytest.raises(CapacityError) as refused:
+                    await engine.open(SessionSetup(instructions="refuse"))
+                assert refused.value.retry_after_s == 7
+            with pytest.raises(ClientError, match="told to refuse them") as wrong:
+                await engine.open(SessionSetup(instructions="refuse instructions"))
+            assert wrong.value.param == "session.instructions"
+            failing = Said(await engine.open(SETUP))
+            with pytest.raises(CapacityError):
+                await failing.ask("fail")
+            await failing.slot.aclose()
+            assert await other.ask("still here") == "still here"
+            opened = [await engine.open(SETUP) for _ in range(7)]  # no row is lost
+            assert await Said(opened[-1]).ask("room again") == "room again"
 
     run_really(main())
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from duplex_server.models.base import Model, RowUnit
+from duplex_server.models.base import Model, RowOutput, RowUnit
 from duplex_server.types import (
     INPUT_RATE_HZ,
     OUTPUT_RATE_HZ,
@@ -88,6 +88,7 @@ def converse(
         batch = [RowUnit(row, replace(units[step], index=step)) for row, units in scripts.items() if step < len(units)]
         rows = {row_unit.row for row_unit in batch}
         for row_output in model.step(batch):
+            assert isinstance(row_output, RowOutput), row_output
             assert row_output.row in rows, f"step {step} gave output for row {row_output.row}, which was not in it"
             _check_output(row_output.output)
             spoken[row_output.row].append(Spoken(step, row_output.output))
@@ -257,6 +258,7 @@ class ModelConformance(abc.ABC):
                 cut: int | None = None
                 for index, unit in enumerate(script):
                     for row_output in model.step([RowUnit(0, replace(unit, index=index))]):
+                        assert isinstance(row_output, RowOutput), row_output
                         if row_output.output.turn and cut is None:
                             cut = index
                             model.cancel(0, row_output.output.turn, 0)

@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from duplex_server.errors import ModelLoadError
-from duplex_server.models.base import RowOutput, RowUnit
+from duplex_server.errors import CapacityError, ClientError, ModelLoadError
+from duplex_server.models.base import RowFailure, RowOutput, RowUnit
 from duplex_server.types import OUTPUT_RATE_HZ, Floor, ModelOutput, ModelSpec, Pcm, SessionSetup
 
 __all__ = [
@@ -137,8 +137,9 @@ class GatedModel:
 class CommandedModel:
     """Does what the text of a unit says; listens where there is none. Everything it says is one ``text``.
 
-    ``pid``, ``child`` (starts a program, says its pid), ``log``, ``flood N``, ``until cancelled``, ``hang``, ``raise``,
-    ``exit``, ``kill``, ``segfault``, ``wrong dtype``; any other text is repeated.
+    ``fail`` fails its conversation alone, ``pid``, ``child`` (starts a program, says its pid), ``log``, ``flood N``,
+    ``until cancelled``, ``hang``, ``raise``, ``exit``, ``kill``, ``segfault``, ``wrong dtype``; any other text is
+    repeated.
     """
 
     def __init__(self, rows: int, unit_ms: int = 40) -> None:
@@ -147,14 +148,22 @@ class CommandedModel:
         self._last_cancel = ""
 
     def open(self, row: int, setup: SessionSetup) -> None:
-        if setup.instructions == "raise":
-            raise ValueError("told to raise in open")
+        match setup.instructions:
+            case "raise":
+                raise ValueError("told to raise in open")
+            case "refuse":
+                raise CapacityError(7)
+            case "refuse instructions":
+                raise ClientError("told to refuse them", param="session.instructions")
 
     def configure(self, row: int, setup: SessionSetup) -> None: ...
 
-    def step(self, batch: Sequence[RowUnit]) -> Iterator[RowOutput]:
+    def step(self, batch: Sequence[RowUnit]) -> Iterator[RowOutput | RowFailure]:
         for row_unit in batch:
             for text in row_unit.unit.texts:
+                if text == "fail":
+                    yield RowFailure(row_unit.row, CapacityError(7))
+                    break
                 yield from (RowOutput(row_unit.row, said) for said in self._obey(text))
             if not row_unit.unit.texts:
                 yield RowOutput(row_unit.row, ModelOutput(turn=0, listening=True))
