@@ -27,6 +27,7 @@ from duplex_server.wire.events import ClientEvent, SessionResume
 from duplex_server.wire.requests import TurnTaking
 from duplex_server.wire.session_object import Session as SessionObject
 from duplex_server.wire.session_object import SessionPatch
+from duplex_server.wire.session_state import REALTIME_PCM_RATES_HZ
 
 __all__ = ["Hello", "Place", "SessionManager"]
 
@@ -43,10 +44,12 @@ class Hello:
     """Who it is, for logs."""
     key_id: str = ""
     """Which key let it in, as :class:`~duplex_server.security.Entry` tells keys apart; empty for none."""
-    session: SessionPatch | None = None
-    """What the session begins with instead of the server's defaults."""
+    session: tuple[SessionPatch, ...] = ()
+    """What the session begins with instead of the server's defaults, later over earlier."""
     session_max_s: float | None = None
     """Longest session, if that is shorter than the server's."""
+    input_rates_hz: frozenset[int] = REALTIME_PCM_RATES_HZ
+    """Rates that the client's PCM may have."""
     first: ClientEvent | None = None
     """Its first event, if that had to be seen before a session could begin."""
 
@@ -326,6 +329,7 @@ class SessionManager:
             expires_at=int(self._wall_clock_s() + limits.session_max_s),
             image_max_bytes=limits.pictures.max_bytes,
             base=hello.session,
+            input_rates_hz=hello.input_rates_hz,
         )
 
     def _tell(self, transport: Attachment, dialogue: Dialogue, error: DuplexError) -> None:

@@ -32,6 +32,13 @@ class TextPiece:
 
     text: str
     audio_samples: int
+    end_samples: int
+    """Where the audio that came with it ends; ``audio_samples`` if none did."""
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """Both, ms."""
+        return self.audio_samples * 1000 // OUTPUT_RATE_HZ, self.end_samples * 1000 // OUTPUT_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,7 @@ class Playout:
             self.n_stale_samples += len(output.audio)
             return False
         if output.text:
-            turn.texts.append(TextPiece(output.text, turn.generated))
+            turn.texts.append(TextPiece(output.text, turn.generated, turn.generated + len(output.audio)))
         if len(output.audio):
             turn.chunks.append(output.audio)
             turn.waiting += len(output.audio)

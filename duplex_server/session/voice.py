@@ -119,7 +119,7 @@ class Voice:
             self._on_turn()
             self._send(self._dialogue.begin_response(front.number))
         for piece in self._playout.take_texts():
-            self._send(self._dialogue.text(front.number, piece.text, _ms(piece.audio_samples)))
+            self._send(self._dialogue.text(front.number, piece.text, *piece.span_ms))
 
     def _send_slice(self, due: Slice) -> None:
         if due.first:

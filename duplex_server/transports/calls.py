@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ from duplex_server.transports.arrivals import Arrivals
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.dialect import Dialect, RealtimeDialect
-from duplex_server.wire.events import SessionResume
+from duplex_server.wire.events import ClientEvent, SessionResume
 
 __all__ = ["Calls", "UnknownCall"]
 
@@ -74,13 +75,21 @@ class Calls:
             call.transport.hang_up()
         await self._tasks.__aexit__(kind, error, trace)
 
+    @staticmethod
+    def new_id() -> str:
+        """Make an id that nobody guesses."""
+        return f"rtc_{secrets.token_hex(16)}"
+
     async def open(
         self,
         place: Place | None,
         sdp: str,
         session: str | SessionResume,
         hello: Hello,
+        *,
+        call_id: str = "",
         dialect: Dialect | None = None,
+        first: Sequence[ClientEvent] = (),
     ) -> tuple[str, str]:
         """Answer an offer, and begin a call.
 
@@ -90,7 +99,9 @@ class Calls:
             session: a ``session.update`` event as JSON, to be received before any other; "" for none; the session
                 to resume, instead of beginning one.
             hello: what the connection brings besides itself.
+            call_id: from :meth:`new_id`; "" to make one.
             dialect: how the peer spells events; None: as OpenAI's Realtime API.
+            first: events to be received before any of the peer's.
 
         Returns:
             The call's id and the SDP answer.
@@ -100,10 +111,10 @@ class Calls:
 
         Cancelled, the call goes on; without a peer it ends after the time allowed for connecting.
         """
-        call_id = f"rtc_{secrets.token_hex(16)}"
+        call_id = call_id or self.new_id()
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks.create_task(
-            self._run(call_id, sdp, session, place, hello, answer, dialect or RealtimeDialect()), name=call_id
+            self._run(call_id, sdp, session, place, hello, answer, dialect or RealtimeDialect(), first), name=call_id
         )
         return call_id, await answer
 
@@ -144,6 +155,7 @@ class Calls:
         hello: Hello,
         answer: asyncio.Future[str],
         dialect: Dialect,
+        first: Sequence[ClientEvent],
     ) -> None:
         """Carry a call from its offer to its end. The border for errors: a bug ends this call and touches no other."""
         try:
@@ -158,6 +170,8 @@ class Calls:
                 self._standing[call_id] = _Call(transport, hello.key_id)
                 if isinstance(session, str) and session:
                     transport.receive(session)
+                for event in first:
+                    transport.receive(event)
                 if not answer.done():
                     answer.set_result(answered)
                 if not await transport.connected():

@@ -14,21 +14,23 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from duplex_server.config import Settings
-from duplex_server.errors import CapacityError, ClientError, DuplexError
-from duplex_server.security import Entry, Gate, relay_credentials
+from duplex_server.errors import DuplexError
+from duplex_server.security import Gate, relay_credentials
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.arrivals import Arrivals, resume_in
 from duplex_server.transports.calls import Calls
+from duplex_server.transports.live import LiveDesk
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.page import Page
+from duplex_server.transports.reception import Reception, hello_of
 from duplex_server.transports.replies import (
-    error_reply,
+    MAX_BODY_BYTES,
     read_body,
     read_offer_form,
     reply_to_failure,
@@ -36,19 +38,13 @@ from duplex_server.transports.replies import (
     visitor_of,
 )
 from duplex_server.transports.rtc_internals import check_versions
-from duplex_server.transports.websocket import WebSocketTransport
 from duplex_server.wire.client_secrets import ClientSecret, ExpiresAfter, read_secret_request
 from duplex_server.wire.codec import encode
-from duplex_server.wire.dialect import Dialect, RealtimeDialect
-from duplex_server.wire.session_object import OPT_IN_NAMES
+from duplex_server.wire.dialect import RealtimeDialect
 
 __all__ = ["MetricsPage", "create_app"]
 
-MAX_BODY_BYTES = 256 * 1024
-"""An offer, a session, or both. A browser's offer has 3 to 10 KB, instructions seldom more."""
-
 PREFLIGHT_S = 600
-_SUBPROTOCOL = "realtime"
 _CALLS = "/v1/realtime/calls"
 
 
@@ -96,7 +92,9 @@ def create_app(
         send_queue_bytes=settings.send_queue_bytes,
         observer=metrics,
     )
-    desk = _Desk(manager, arrivals, settings, gate, metrics, calls, wall_clock_s)
+    reception = Reception(manager, settings, gate, metrics)
+    desk = _Desk(manager, arrivals, settings, gate, metrics, calls, reception, wall_clock_s)
+    live = LiveDesk(manager, gate, calls, reception)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -112,7 +110,7 @@ def create_app(
         max_age=PREFLIGHT_S,
     )
     return Starlette(
-        routes=_routes(desk, page_folder),
+        routes=_routes(desk, live, page_folder),
         lifespan=lifespan,
         middleware=[cross_origin],
         exception_handlers={
@@ -123,7 +121,7 @@ def create_app(
     )
 
 
-def _routes(desk: _Desk, page_folder: Path | None) -> list[BaseRoute]:
+def _routes(desk: _Desk, live: LiveDesk, page_folder: Path | None) -> list[BaseRoute]:
     routes: list[BaseRoute] = [
         # Clients append "/realtime" to whatever base they are given.
         WebSocketRoute("/v1/realtime", desk.converse),
@@ -133,6 +131,7 @@ def _routes(desk: _Desk, page_folder: Path | None) -> list[BaseRoute]:
         Route(_CALLS + "/{call_id}", desk.hang_up, methods=["DELETE"]),
         Route(_CALLS + "/{call_id}/hangup", desk.hang_up, methods=["POST"]),
         Route("/v1/realtime/client_secrets", desk.client_secrets, methods=["POST"]),
+        *live.routes(),
         Route("/v1/models", desk.models),
         Route("/v1/ice_servers", desk.ice_servers),
         Route("/healthz", desk.health),
@@ -155,6 +154,7 @@ class _Desk:
         gate: Gate,
         metrics: MetricsPage,
         calls: Calls,
+        reception: Reception,
         wall_clock_s: Callable[[], float],
     ) -> None:
         self._manager = manager
@@ -164,6 +164,7 @@ class _Desk:
         self._metrics = metrics
         self._calls = calls
         self._wall_clock_s = wall_clock_s
+        self._reception = reception
 
     # -- conversations ------------------------------------------------------------------------------------------------
 
@@ -173,21 +174,20 @@ class _Desk:
         With ``autostart=0`` the client speaks first, and may resume a session, which has its place.
         """
         if "call_id" in socket.query_params:
-            await self._listen_in(socket)
+            await self._reception.listen_in(socket, self._calls, socket.query_params["call_id"])
             return
         if socket.query_params.get("autostart") == "0":
             await self._listen_first(socket)
             return
         try:
             entry = self._gate.admit(visitor_of(socket))
-            place = self._admit(socket, entry)
+            place = self._reception.place_for(socket, entry)
         except DuplexError as error:
-            self._note_refusal("websocket", error)
-            await socket.send_denial_response(error_reply(error))
+            await self._reception.refuse(socket, error)
             return
         try:
-            async with self._accept(socket, RealtimeDialect()) as transport:
-                await self._manager.serve(place, transport, _hello(socket, entry))
+            async with self._reception.accepted(socket, RealtimeDialect()) as transport:
+                await self._manager.serve(place, transport, hello_of(socket, entry))
         finally:
             place.release()
 
@@ -198,44 +198,13 @@ class _Desk:
             entry = self._gate.admit(visitor, to_go_on=True)
             self._arrivals.admit()
         except DuplexError as error:
-            self._note_refusal("websocket", error)
-            await socket.send_denial_response(error_reply(error))
+            await self._reception.refuse(socket, error)
             return
-        async with self._accept(socket, RealtimeDialect()) as transport:
-            hello = _hello(socket, entry)
-            await self._arrivals.receive(transport, hello, lambda: self._admit(socket, self._gate.admit(visitor)))
-
-    async def _listen_in(self, socket: WebSocket) -> None:
-        """Attach a WebSocket to a call: it hears every event, and may send as the call's own peer does."""
-        try:
-            entry = self._gate.admit_owner(visitor_of(socket))
-            call = self._calls.find(socket.query_params["call_id"], entry.key_id)
-        except DuplexError as error:
-            self._note_refusal("websocket", error)
-            await socket.send_denial_response(error_reply(error))
-            return
-        async with self._accept(socket, RealtimeDialect(), forward=call.receive) as sideband:
-            try:
-                with call.listeners.joined(sideband):
-                    async for _ in sideband.events():
-                        raise AssertionError("what a sideband receives goes to its call")
-            except CapacityError as error:
-                await sideband.close(error)
-
-    @asynccontextmanager
-    async def _accept(
-        self, socket: WebSocket, dialect: Dialect, forward: Callable[[str], None] | None = None
-    ) -> AsyncIterator[WebSocketTransport]:
-        await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in socket.scope["subprotocols"] else None)
-        async with WebSocketTransport.over(
-            socket,
-            max_message_bytes=self._settings.max_message_bytes,
-            send_queue_bytes=self._settings.send_queue_bytes,
-            observer=self._metrics,
-            dialect=dialect,
-            forward=forward,
-        ) as transport:
-            yield transport
+        async with self._reception.accepted(socket, RealtimeDialect()) as transport:
+            hello = hello_of(socket, entry)
+            await self._arrivals.receive(
+                transport, hello, lambda: self._reception.place_for(socket, self._gate.admit(visitor))
+            )
 
     async def open_call(self, request: Request) -> Response:
         """Answer an SDP offer: 201, the answer, and in ``Location`` where the call can be found."""
@@ -246,13 +215,13 @@ class _Desk:
             sdp, session = read_offer_form(request.headers.get("content-type", ""), body)
             resumed = resume_in(session)
             if resumed is None:
-                place: Place | None = self._admit(request, self._gate.admit(visitor))
+                place: Place | None = self._reception.place_for(request, self._gate.admit(visitor))
             else:
                 place = None
                 self._manager.find(resumed)
-            call_id, answer = await self._calls.open(place, sdp, resumed or session, _hello(request, entry))
+            call_id, answer = await self._calls.open(place, sdp, resumed or session, hello_of(request, entry))
         except DuplexError as error:
-            self._note_refusal("webrtc", error)
+            self._reception.note_refusal("webrtc", error)
             raise
         return Response(answer, 201, {"Location": f"{_CALLS}/{call_id}"}, "application/sdp")
 
@@ -275,7 +244,9 @@ class _Desk:
         entry = self._gate.admit_owner(visitor_of(request))
         asked = read_secret_request(await read_body(request, MAX_BODY_BYTES))
         terms = asked.expires_after or ExpiresAfter()
-        session = self._manager.preview(Hello(session=asked.session, session_max_s=terms.max_session_seconds))
+        session = self._manager.preview(
+            Hello(session=() if asked.session is None else (asked.session,), session_max_s=terms.max_session_seconds)
+        )
         value, expires_at = self._gate.mint(
             entry,
             ttl_s=terms.seconds,
@@ -331,39 +302,3 @@ class _Desk:
         """Show what was counted."""
         self._gate.admit_owner(visitor_of(request))
         return Response(self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
-
-    def _admit(self, connection: HTTPConnection[Any], entry: Entry) -> Place:
-        """Take a place, or one in the line for a client that knows of lines, that counts against the key.
-
-        Raises:
-            CapacityError: the server is full.
-            AuthError, Throttled: the key or the client secret has its share.
-        """
-        end = self._gate.begin_session(entry)
-        try:
-            place = self._manager.admit(queue=_asks(connection, "queue") or _asks(connection, "duplex"))
-        except DuplexError:
-            end()
-            raise
-        place.also(end)
-        return place
-
-    def _note_refusal(self, transport: str, error: DuplexError) -> None:
-        self._metrics.connection_refused(transport, error.error_code if isinstance(error, ClientError) else error.code)
-
-
-def _hello(connection: HTTPConnection[Any], entry: Entry) -> Hello:
-    """Read off a request, and who made it, what its session should know."""
-    asked = _asks(connection, "duplex")
-    client = connection.client
-    return Hello(
-        opt_in=OPT_IN_NAMES if asked else frozenset(),
-        client="" if client is None else f"{client.host}:{client.port}",
-        key_id=entry.key_id,
-        session=entry.session,
-        session_max_s=entry.max_session_s,
-    )
-
-
-def _asks(connection: HTTPConnection[Any], name: str) -> bool:
-    return connection.query_params.get(name) in ("1", "true")

@@ -32,9 +32,7 @@ class Intake:
         self._dialect = dialect
         self._decoded: deque[ClientEvent] = deque()  # bounded by what a dialect makes of one message
         # When full, messages are dropped and the peer is told once; media is dropped silently, which leaves a hole.
-        self._mailbox: Mailbox[str | MediaAudio | MediaFrame | ClientError] = Mailbox(
-            limit_items=MAX_ITEMS, limit_bytes=2 * max_message_bytes
-        )
+        self._mailbox: Mailbox[str | Received] = Mailbox(limit_items=MAX_ITEMS, limit_bytes=2 * max_message_bytes)
         self._n_dropped = 0
 
     @property
@@ -42,9 +40,9 @@ class Intake:
         """Whether nothing more will be taken in."""
         return self._mailbox.closed
 
-    def put_message(self, text: str) -> None:
-        """Add a message, to be decoded later."""
-        if not self._mailbox.put(text, len(text)) and not self._mailbox.closed:
+    def put_message(self, message: str | ClientEvent) -> None:
+        """Add a message, to be decoded later, or what is one already."""
+        if not self._mailbox.put(message, len(message) if isinstance(message, str) else 0) and not self._mailbox.closed:
             self._n_dropped += 1
 
     def put_media(self, media: MediaAudio | MediaFrame) -> None:
@@ -52,6 +50,10 @@ class Intake:
         if self._dialect.muted and isinstance(media, MediaAudio):
             return
         self._mailbox.put(media, media.pcm.nbytes if isinstance(media, MediaAudio) else media.rgb.nbytes)
+
+    def drop_rest(self) -> None:
+        """Forget the other events of the message whose event was taken last."""
+        self._decoded.clear()
 
     def put_error(self, error: ClientError) -> None:
         """Add what is wrong with a message that cannot be decoded."""

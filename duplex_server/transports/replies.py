@@ -21,9 +21,20 @@ from duplex_server.security import ForeignOrigin, NotPermitted, Throttled, Visit
 from duplex_server.transports.calls import UnknownCall
 from duplex_server.transports.rtc_sdp import InvalidOffer
 
-__all__ = ["error_reply", "read_body", "read_offer_form", "reply_to_failure", "reply_to_status", "visitor_of"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "error_reply",
+    "read_body",
+    "read_offer_form",
+    "reply_to_failure",
+    "reply_to_status",
+    "visitor_of",
+]
 
 BODY_TIMEOUT_S = 10.0
+
+MAX_BODY_BYTES = 256 * 1024
+"""An offer, a session, or both. A browser's offer has 3 to 10 KB, instructions seldom more."""
 
 _STATUSES: tuple[tuple[type[DuplexError], int], ...] = (
     (ForeignOrigin, 403),

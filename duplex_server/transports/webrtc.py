@@ -38,7 +38,7 @@ from duplex_server.transports.rtc_media import MediaPath
 from duplex_server.transports.rtc_sdp import InvalidOffer, Offer, check_readable, finish_answer, read_offer
 from duplex_server.types import TICK_MS, Pcm
 from duplex_server.wire.dialect import Dialect
-from duplex_server.wire.events import ServerEvent
+from duplex_server.wire.events import ClientEvent, ServerEvent
 
 __all__ = ["CHANNEL", "WebRtcTransport"]
 
@@ -86,7 +86,7 @@ class WebRtcTransport:
         self._observer = observer
         self._dialect = dialect
         self._intake = Intake(max_message_bytes, dialect)
-        self.listeners = Listeners()
+        self.listeners = Listeners(dialect)
         """Who else hears the call's events."""
         self._media = MediaPath(self._intake.put_media, self._spawn)
         # Bundled: everything travels over one ICE transport. Servers are named even if there are none, because
@@ -203,9 +203,9 @@ class WebRtcTransport:
         self._spawn(self._watch())
         return True
 
-    def receive(self, text: str) -> None:
-        """Take a message that came on another way than the data channel: with the offer, or from a listener."""
-        self._intake.put_message(text)
+    def receive(self, message: str | ClientEvent) -> None:
+        """Take what came on another way than the data channel: with the offer, or from a listener."""
+        self._intake.put_message(message)
 
     def hang_up(self) -> None:
         """End the call as if the peer had left."""
@@ -239,12 +239,13 @@ class WebRtcTransport:
 
     def send(self, event: ServerEvent) -> None:
         """Queue an event on the data channel; a call without one hears no events. Never waits."""
-        self.listeners.send(event)
+        messages = [message.decode() for message in self._dialect.tell(event)]
+        self.listeners.send(event, messages)
         channel = self._channel
         if channel is None or channel.readyState != "open":
             return
-        for message in self._dialect.tell(event):
-            self._put(channel, message.decode())
+        for message in messages:
+            self._put(channel, message)
 
     def _put(self, channel: RTCDataChannel, text: str) -> None:
         queued = channel.bufferedAmount

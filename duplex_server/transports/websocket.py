@@ -15,10 +15,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duplex_server.errors import AuthError, CapacityError, DuplexError, SessionExpired, SlowPeer
 from duplex_server.session.transport import Received, TransportTraits
+from duplex_server.transports.continuous import ContinuousVoice
 from duplex_server.transports.intake import Intake
 from duplex_server.transports.mailbox import Mailbox
 from duplex_server.transports.observer import TransportObserver
-from duplex_server.types import Pcm
+from duplex_server.types import TICK_MS, Pcm
 from duplex_server.wire.dialect import Dialect
 from duplex_server.wire.events import ServerEvent
 
@@ -27,6 +28,9 @@ __all__ = ["CLOSE_CODES", "WebSocketTransport", "close_code"]
 _log = logging.getLogger(__name__)
 
 TRAITS = TransportTraits(name="websocket", media_track=False, chunk_ms=100, lead_ms=250)
+
+STREAM_TRAITS = TransportTraits(name="websocket", media_track=True, chunk_ms=TICK_MS, lead_ms=0)
+"""Of a connection that carries sound as one stream at the pace of time, as a media track does."""
 
 MAX_QUEUED_EVENTS = 100_000
 """Far more than fit into the queue's bytes."""
@@ -62,6 +66,7 @@ class WebSocketTransport:
         observer: TransportObserver,
         dialect: Dialect,
         forward: Callable[[str], None] | None,
+        voice: ContinuousVoice | None,
     ) -> None:
         self._socket = socket
         self._max_message_bytes = max_message_bytes
@@ -69,6 +74,7 @@ class WebSocketTransport:
         self._dialect = dialect
         self._intake = Intake(max_message_bytes, dialect)
         self._take = forward or self._intake.put_message
+        self._voice = voice
         # When full, the connection is given up: SlowPeer.
         self._outbox: Mailbox[str] = Mailbox(limit_items=MAX_QUEUED_EVENTS, limit_bytes=send_queue_bytes)
         self._queued_bytes = 0
@@ -88,6 +94,7 @@ class WebSocketTransport:
         observer: TransportObserver,
         dialect: Dialect,
         forward: Callable[[str], None] | None = None,
+        voice: ContinuousVoice | None = None,
     ) -> AsyncIterator[WebSocketTransport]:
         """Take charge of an accepted socket, and close it when the block is left.
 
@@ -98,6 +105,7 @@ class WebSocketTransport:
             observer: told what happens.
             dialect: how this peer spells events.
             forward: takes the peer's messages, as they are, instead of :meth:`events`.
+            voice: carries sound as one stream; None: sound travels in responses' events.
         """
         transport = cls(
             socket,
@@ -106,25 +114,29 @@ class WebSocketTransport:
             observer=observer,
             dialect=dialect,
             forward=forward,
+            voice=voice,
         )
         observer.connection_opened(TRAITS.name)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(transport._read())
                 writing = tasks.create_task(transport._write())
+                streaming = tasks.create_task(voice.run(transport.send_text)) if voice else None
                 try:
                     yield transport
                 finally:
                     await transport.close()
                     reading.cancel()
                     writing.cancel()
+                    if streaming is not None:
+                        streaming.cancel()
         finally:
             observer.connection_closed(TRAITS.name, transport._ended_by)
 
     @property
     def traits(self) -> TransportTraits:
-        """How audio leaves a WebSocket: inside events, 100 ms at a time, a quarter of a second ahead."""
-        return TRAITS
+        """How audio leaves a WebSocket: inside events ahead of time, or as a stream tick by tick."""
+        return STREAM_TRAITS if self._voice else TRAITS
 
     @property
     def ended(self) -> bool:
@@ -148,13 +160,18 @@ class WebSocketTransport:
     def send(self, event: ServerEvent) -> None:
         """Queue an event. Never waits; a peer that has let its queue fill up is given up."""
         for message in self._dialect.tell(event):
-            self._put(message.decode())
+            self.send_text(message.decode())
+
+    def drop_rest(self) -> None:
+        """Forget the other events of the message whose event was taken last."""
+        self._intake.drop_rest()
 
     def hang_up(self) -> None:
         """End the event stream as if the peer had left; whoever reads it then closes the connection."""
         self._end("server")
 
-    def _put(self, text: str) -> None:
+    def send_text(self, text: str) -> None:
+        """Queue a message as it is, as :meth:`send` does."""
         if self._outbox.closed:
             return
         if self._outbox.put(text, len(text)):
@@ -164,12 +181,15 @@ class WebSocketTransport:
         self._outbox.close(discard=True)
         self._end("slow")
 
-    def send_audio(self, pcm: Pcm) -> None:  # noqa: ARG002 - the protocol's signature
-        """Not for this transport: it has no media track."""
-        raise AssertionError("a WebSocket has no media track")
+    def send_audio(self, pcm: Pcm) -> None:
+        """Put one tick of speech into the stream; only with a ``voice``."""
+        assert self._voice is not None, "a WebSocket has no media track"
+        self._voice.push(pcm)
 
     def clear_audio(self) -> None:
-        """Do nothing: what was sent is with the peer, which drops it when it is told of an interruption."""
+        """Drop speech that the stream has not given out. What was sent is with the peer."""
+        if self._voice is not None:
+            self._voice.clear()
 
     def stats(self) -> Mapping[str, float]:
         """Return ``queued_bytes``: what waits because the peer does not read as fast as it is sent to."""

@@ -26,7 +26,8 @@ _FULL_SCALE = 32_768.0
 class AudioFormat(msgspec.Struct, kw_only=True, frozen=True):
     """``{"type": "audio/pcm", "rate": 24000}``, ``{"type": "audio/pcmu"}`` or ``{"type": "audio/pcma"}``.
 
-    Strict clients accept no other rate than 24000, and no ``rate`` key with G.711, so nothing else is sent.
+    Strict clients of the Realtime API accept no other rate than 24000, and no ``rate`` key with G.711, so they are sent
+    nothing else.
     """
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
@@ -35,7 +36,9 @@ class AudioFormat(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def rate_hz(self) -> int:
         """Samples per second of this format."""
-        return OUTPUT_RATE_HZ if self.type == "audio/pcm" else G711_RATE_HZ
+        if self.type != "audio/pcm":
+            return G711_RATE_HZ
+        return self.rate if isinstance(self.rate, int) and self.rate > 0 else OUTPUT_RATE_HZ
 
     @property
     def sample_bytes(self) -> int:

@@ -7,6 +7,7 @@ are in legal order; what makes no sense any more (a turn that is over) gives non
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from duplex_server.errors import ClientError, DuplexError, InvalidEvent
@@ -34,7 +35,7 @@ from duplex_server.wire.requests import (
 from duplex_server.wire.response_stream import Outcome, ResponseSettings, ResponseStream
 from duplex_server.wire.responses import Responses
 from duplex_server.wire.session_object import Session, SessionPatch
-from duplex_server.wire.session_state import SessionState
+from duplex_server.wire.session_state import REALTIME_PCM_RATES_HZ, SessionState
 from duplex_server.wire.user_turns import UserTurns
 
 __all__ = ["Dialogue", "Outcome", "Reply"]
@@ -57,7 +58,8 @@ class Dialogue:
         opt_in: frozenset[str] = frozenset(),
         expires_at: int = 0,
         image_max_bytes: int = IMAGE_MAX_BYTES,
-        base: SessionPatch | None = None,
+        base: Sequence[SessionPatch] = (),
+        input_rates_hz: frozenset[int] = REALTIME_PCM_RATES_HZ,
     ) -> None:
         """Start with the server's defaults, changed by ``base``.
 
@@ -70,7 +72,8 @@ class Dialogue:
             opt_in: groups of extension events that the client asked for when it connected.
             expires_at: when the session ends, Unix seconds; 0: no limit.
             image_max_bytes: longest encoded picture.
-            base: what the session begins with.
+            base: what the session begins with, later over earlier.
+            input_rates_hz: rates that the client's PCM may have.
 
         Raises:
             InvalidEvent: a value in ``base`` cannot be had.
@@ -87,9 +90,10 @@ class Dialogue:
             turn_taking=turn_taking,
             opt_in=opt_in,
             expires_at=expires_at,
+            input_rates_hz=input_rates_hz,
         )
-        if base is not None:
-            self._state.update(base, voice_locked=False)
+        for patch in base:
+            self._state.update(patch, voice_locked=False)
         self._input = InputAnswers(self._ids, self._user, self._state.input_format, image_max_bytes=image_max_bytes)
         self._responses = Responses(self._ids, self._history)
         self.reports = Reports(self._ids, self._responses, self._wants)
@@ -175,10 +179,10 @@ class Dialogue:
             events += self._create(None)
         return [*events, *self._responses.begin(turn)]
 
-    def text(self, turn: int, text: str, audio_ms: int) -> list[ServerEvent]:
-        """Tell what the model says from ``audio_ms`` of the response's audio on."""
+    def text(self, turn: int, text: str, audio_ms: int, end_ms: int = 0) -> list[ServerEvent]:
+        """Tell what the model says from ``audio_ms`` to ``end_ms`` of the response's audio; 0: the end is not known."""
         response = self._current(turn)
-        return [*response.text(text, audio_ms)] if response else []
+        return [*response.text(text, audio_ms, end_ms)] if response else []
 
     def audio(self, turn: int, pcm: Pcm) -> list[ServerEvent]:
         """Count audio as sent, and return the deltas that carry it; none with a media track.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 
 from duplex_server.types import OUTPUT_RATE_HZ, Pcm
 from duplex_server.wire.audio_format import AudioFormat, AudioOutlet
@@ -165,8 +166,8 @@ class ResponseStream:
             ),
         ]
 
-    def text(self, text: str, audio_ms: int) -> list[ResponseEvent]:
-        """Send text that starts to be heard ``audio_ms`` into the response's audio."""
+    def text(self, text: str, audio_ms: int, end_ms: int = 0) -> list[ResponseEvent]:
+        """Send text that is heard from ``audio_ms`` to ``end_ms`` of the response's audio; 0: the end is not known."""
         if self.spoken is None or not text:
             return []
         self.spoken.add_text(text, audio_ms)
@@ -175,7 +176,12 @@ class ResponseStream:
             return [ResponseOutputTextDelta(event_id=event_id, response_id=response_id, item_id=item_id, delta=text)]
         return [
             ResponseOutputAudioTranscriptDelta(
-                event_id=event_id, response_id=response_id, item_id=item_id, delta=text, audio_start_ms=audio_ms
+                event_id=event_id,
+                response_id=response_id,
+                item_id=item_id,
+                delta=text,
+                audio_start_ms=audio_ms,
+                audio_end_ms=end_ms if end_ms > audio_ms else UNSET,
             )
         ]
 

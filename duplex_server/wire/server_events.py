@@ -246,6 +246,8 @@ class ResponseOutputAudioTranscriptDelta(
     delta: str = ""
     audio_start_ms: int | UnsetType = UNSET
     """Extension: where in the response's audio these words start to be heard."""
+    audio_end_ms: int | UnsetType = UNSET
+    """Extension: where they end to be heard, where the model says that."""
 
 
 class ResponseOutputAudioTranscriptDone(

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from duplex_server.wire.audio_format import PCM_FORMAT, AudioFormat
 
 __all__ = [
+    "MAX_INSTRUCTIONS_CHARS",
     "OPT_IN_NAMES",
     "SEMANTIC_VAD",
     "SERVER_VAD",

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from duplex_server.errors import InvalidEvent
 from duplex_server.types import InterruptionPolicy, ModelSpec, SessionSetup
-from duplex_server.wire.audio_format import PCM_FORMAT, AudioFormat
+from duplex_server.wire.audio_format import G711_RATE_HZ, PCM_FORMAT, AudioFormat
 from duplex_server.wire.requests import TurnTaking
 from duplex_server.wire.session_object import (
     OPT_IN_NAMES,
@@ -34,7 +34,10 @@ from duplex_server.wire.session_object import (
     VoiceId,
 )
 
-__all__ = ["SessionState"]
+__all__ = ["REALTIME_PCM_RATES_HZ", "SessionState"]
+
+REALTIME_PCM_RATES_HZ = frozenset({24_000})
+"""Source: OpenAI Realtime API reference, ``audio/pcm``."""
 
 _MAX_TOOLS_BYTES = 262_144
 """Ours: tools are echoed in every ``session.updated``, which has to stay below 1 MiB for some clients."""
@@ -65,8 +68,10 @@ class SessionState:
         turn_taking: TurnTaking,
         opt_in: frozenset[str],
         expires_at: int,
+        input_rates_hz: frozenset[int] = REALTIME_PCM_RATES_HZ,
     ) -> None:
         self._spec = spec
+        self._input_rates_hz = input_rates_hz
         self._default_setup = setup
         self._default_taking = turn_taking
         self._opt_in = opt_in
@@ -148,7 +153,7 @@ class SessionState:
         if patch.audio:
             if patch.audio.input:
                 settings = replace(settings, transcribe=self._transcribe_of(patch.audio.input))
-                audio = msgspec.structs.replace(audio, input=_merge_input(audio.input, patch.audio.input))
+                audio = msgspec.structs.replace(audio, input=self._merge_input(audio.input, patch.audio.input))
             if patch.audio.output:
                 output = self._merge_output(audio.output, patch.audio.output, voice_locked)
                 audio = msgspec.structs.replace(audio, output=output)
@@ -203,12 +208,20 @@ class SessionState:
             return self._settings.transcribe
         return self._spec.transcribes and patch.transcription is not None
 
+    def _merge_input(self, current: AudioInputConfig, patch: AudioInputPatch) -> AudioInputConfig:
+        audio_format, detection = current.format, current.turn_detection
+        if not isinstance(patch.format, UnsetType):
+            audio_format = _echoed_format(patch.format, "input", self._input_rates_hz)
+        if not isinstance(patch.turn_detection, UnsetType):
+            detection = _merge_detection(detection, patch.turn_detection)
+        return msgspec.structs.replace(current, format=audio_format, turn_detection=detection)
+
     def _merge_output(
         self, current: AudioOutputConfig, patch: AudioOutputPatch, voice_locked: bool
     ) -> AudioOutputConfig:
         audio_format, speed = current.format, current.speed
         if not isinstance(patch.format, UnsetType):
-            audio_format = _echoed_format(patch.format, "output")
+            audio_format = _echoed_format(patch.format, "output", REALTIME_PCM_RATES_HZ)
         if not isinstance(patch.speed, UnsetType):
             speed = self._default_setup.speed if patch.speed is None else patch.speed
         voice = self._voice_of(current.voice, patch.voice, voice_locked)
@@ -293,15 +306,6 @@ def _merge_plain(session: Session, patch: SessionPatch, setup: SessionSetup) -> 
     return msgspec.structs.replace(session, **changed)
 
 
-def _merge_input(current: AudioInputConfig, patch: AudioInputPatch) -> AudioInputConfig:
-    audio_format, detection = current.format, current.turn_detection
-    if not isinstance(patch.format, UnsetType):
-        audio_format = _echoed_format(patch.format, "input")
-    if not isinstance(patch.turn_detection, UnsetType):
-        detection = _merge_detection(detection, patch.turn_detection)
-    return msgspec.structs.replace(current, format=audio_format, turn_detection=detection)
-
-
 def _merge_detection(current: TurnDetection | None, patch: TurnDetectionPatch | bool | None) -> TurnDetection | None:
     if patch is True:
         raise InvalidEvent(
@@ -326,12 +330,13 @@ def _merge_detection(current: TurnDetection | None, patch: TurnDetectionPatch | 
     return msgspec.structs.replace(merged, **changed)
 
 
-def _echoed_format(asked: AudioFormat | None, side: str) -> AudioFormat:
+def _echoed_format(asked: AudioFormat | None, side: str, pcm_rates_hz: frozenset[int]) -> AudioFormat:
     """Return the format as strict clients want it back: PCM with its rate, G.711 without."""
     if asked is None:
         return PCM_FORMAT
-    if asked.rate and asked.rate != asked.rate_hz:
-        raise InvalidEvent(
-            f"The rate of {asked.type} must be {asked.rate_hz}.", param=f"session.audio.{side}.format.rate"
-        )
-    return PCM_FORMAT if asked.type == "audio/pcm" else AudioFormat(type=asked.type)
+    allowed = pcm_rates_hz if asked.type == "audio/pcm" else frozenset({G711_RATE_HZ})
+    if asked.rate and asked.rate not in allowed:
+        rates = " or ".join(map(str, sorted(allowed)))
+        raise InvalidEvent(f"The rate of {asked.type} must be {rates}.", param=f"session.audio.{side}.format.rate")
+    rate = asked.rate_hz if asked.type == "audio/pcm" else UNSET
+    return AudioFormat(type=asked.type, rate=rate)

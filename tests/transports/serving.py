@@ -81,6 +81,7 @@ class FakeManager:
             setup=SessionSetup(voice=SPEC.voices[0]),
             turn_taking=TurnTaking(),
             base=hello.session,
+            input_rates_hz=hello.input_rates_hz,
         ).session
 
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
@@ -159,13 +160,17 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 @asynccontextmanager
 async def serving(
-    manager: FakeManager | None = None, settings: Settings | None = None, page_folder: Path | None = None
+    manager: FakeManager | SessionManager | None = None,
+    settings: Settings | None = None,
+    page_folder: Path | None = None,
 ) -> AsyncIterator[Served]:
     """Serve until the block is left; sessions that still run are cut off."""
-    manager, settings = manager or FakeManager(), settings or Settings()
-    metrics = WatchedMetrics(manager.change)
+    settings = settings or Settings()
+    real = manager if isinstance(manager, SessionManager) else None
+    fake = FakeManager() if manager is None or isinstance(manager, SessionManager) else manager
+    metrics = WatchedMetrics(fake.change)
     app = create_app(
-        cast(SessionManager, manager),
+        real or cast(SessionManager, fake),
         settings,
         Gate.of(settings, lambda: NOW_S),
         metrics,
@@ -180,7 +185,7 @@ async def serving(
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         try:
-            yield Served("127.0.0.1", listening.getsockname()[1], manager, metrics)
+            yield Served("127.0.0.1", listening.getsockname()[1], fake, metrics)
         finally:
             server.should_exit = True
             await asyncio.wait([running])  # before the group, if a test failed, cancels it halfway

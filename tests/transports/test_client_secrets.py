@@ -70,7 +70,7 @@ def test_a_secrets_session_is_what_its_conversations_begin_with() -> None:
             await client.connect()
         assert len(served.manager.hellos) == 3
         for hello in served.manager.hellos:
-            assert hello.session is not None and hello.session.instructions == "Be brief."
+            assert [patch.instructions for patch in hello.session] == ["Be brief."]
             assert hello.session_max_s == 90
 
     run(scenario, settings=GUARDED)
