@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from duplex_server.models.embedded.voice import Voice
+from tests.helpers.speech import UserVoice
+
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,3 +38,20 @@ def speech_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: recorded speech is kept beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser."""
+    for name in _BROWSERS:
+        found = shutil.which(name)
+        if found:
+            return found
+    pytest.skip(f"no browser here: none of {', '.join(_BROWSERS)} was found (Debian package: chromium)")
+
+
+@pytest.fixture(scope="session")
+def voice() -> Iterator[UserVoice]:
+    """The voice of the people who speak to servers in these tests."""
+    with Voice() as espeak:
+        yield UserVoice(espeak)

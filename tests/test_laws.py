@@ -405,8 +405,8 @@ def test_no_test_sleeps_for_time() -> None:
 
 
 def test_the_test_tree_mirrors_the_package() -> None:
-    """A folder of tests is a room, a tool's, or the end-to-end tests."""
-    rooms = {source.room for source in SOURCES} | {"benchmarks", "e2e", "helpers", "goldens"}
+    """A folder of tests is a room, a tool's, the end-to-end tests, or what other clients make of the server."""
+    rooms = {source.room for source in SOURCES} | {"benchmarks", "clients", "e2e", "helpers", "goldens"}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders <= rooms
     assert ast.get_docstring(ast.parse((ROOT / "tests" / "conftest.py").read_text("utf-8")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,36 +10,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from duplex_server.models.embedded.voice import Voice
 from duplex_server.types import Pcm
 from tests.e2e.clips import microphone_file
 from tests.e2e.serving import Server
 from tests.e2e.visitor import Visitor, open_browser
-from tests.helpers.speech import UserVoice, silence
-
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from tests.helpers.speech import silence
 
 OpenPage = Callable[..., Visitor]
 """``visit(url, hears=track, sees=film, once=True, **options)`` opens a page in a browser of its own; ``beside=visitor``
 opens it in the browser of another. What the browser's console says in red fails the test, unless it matches
 ``forgive``."""
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of the browser."""
-    for name in _BROWSERS:
-        found = shutil.which(name)
-        if found:
-            return found
-    pytest.skip(f"no browser here: none of {', '.join(_BROWSERS)} was found (Debian package: chromium)")
-
-
-@pytest.fixture(scope="session")
-def voice() -> Iterator[UserVoice]:
-    """The voice of the people in these tests."""
-    with Voice() as espeak:
-        yield UserVoice(espeak)
 
 
 @pytest.fixture(scope="module")
