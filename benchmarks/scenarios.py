@@ -8,8 +8,8 @@ Every scenario takes a participant that has just joined, and adds figures. What 
 ``hold_s``            the same onset → the server said that it suspects an interruption (``overlap.decision``)
 ``decided_s``         the same onset → the server said that it is one
 ``obeyed``            1 if the interrupted response fell silent within 2 s of the onset
-``back_s``            last audible sample of what was no interruption → the voice is heard within 12 dB of before;
-                      the voice's own pauses do not count
+``back_s``            last audible sample of what was no interruption → the voice is heard within 15 dB of before,
+                      which a lowered one is not; the voice's own pauses do not count
 ``false_interruption`` 1 if something that was no interruption ended the response
 ``lost_s``            length of the response as generated less the time from its first to its last audible sample, plus
                       silence that stood for lost packets: what the listener missed of a response that was disturbed

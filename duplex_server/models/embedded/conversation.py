@@ -38,6 +38,9 @@ _LEAST_VOICED_S, _LEAST_VOICED_S_PER_PHONE = 0.2, 0.03
 minute a phone has 50 ms, of which the echo guard may take a third for the model's."""
 _SHORT_VOICED_S, _SURE = 0.6, 1.0
 """Over the model's own speech, what lasts no longer than a backchannel is obeyed only with such confidence."""
+_NEAR_DB = 13.0
+"""Over the model's own speech, what is this far below the user's usual level is said by or to somebody else; as in
+:mod:`duplex_server.session.turns`."""
 _SORRY_VOICED_S = 0.9
 _SORRY_SHARE_VOICED = 0.6
 """Only what is as long and as dense as a sentence is worth a "sorry": not a cough, a laugh or a word to somebody."""
@@ -117,7 +120,7 @@ class Conversation:
             yield from self._take_utterance(utterance)
         elif self._ear.caption is not None:
             yield ModelOutput(0, heard=Heard(self._ear.caption, final=False))
-        if self._ear.stop_heard and self._speech is not None:
+        if self._ear.stop_heard and self._speech is not None and self._is_near(self._ear.level_db):
             yield self._give_up(yields=True)
         for text in unit.texts:
             yield from self._take_text(text)
@@ -156,7 +159,7 @@ class Conversation:
                 self._n_sorries += 1
                 self._set_pending(skills.misunderstood(self._memory))
             return
-        if overlapped and self._speech is not None and (_is_too_short(utterance) or _may_be_a_backchannel(utterance)):
+        if overlapped and self._speech is not None and not self._is_meant_for_us(utterance):
             return
         self._n_sorries = 0
         self._learn_level(utterance.level_db)
@@ -185,6 +188,14 @@ class Conversation:
         if reply.after is After.RESUME and command.intent is not Intent.CONTINUE and not speaking:
             reply = replace(reply, after=After.NOTHING)
         self._set_pending(reply)
+
+    def _is_meant_for_us(self, utterance: Utterance) -> bool:
+        """Whether what was said over the model's speech is the user's, and more than a sign of listening."""
+        near = self._is_near(utterance.level_db)
+        return near and not _is_too_short(utterance) and not _may_be_a_backchannel(utterance)
+
+    def _is_near(self, level_db: float) -> bool:
+        return self._user_level_db is None or level_db > self._user_level_db - _NEAR_DB
 
     def _is_worth_a_sorry(self, utterance: Utterance) -> bool:
         near = self._user_level_db is None or utterance.level_db > self._user_level_db - _SORRY_LEVEL_DB

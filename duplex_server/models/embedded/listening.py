@@ -91,6 +91,11 @@ class Ear:
         """Whether the user is in an utterance."""
         return self._recognition is not None or self._overlong
 
+    @property
+    def level_db(self) -> float:
+        """Level of the voice in the utterance under way, dBFS."""
+        return self._level_sum_db / max(self._voiced_units, 1)
+
     def hear(self, unit: Unit) -> Utterance | None:
         """Take the next unit; returns the utterance that ended with it, if one did."""
         voiced = unit.speech_probability >= (_SILENCE if self.speaking else _SPEECH)

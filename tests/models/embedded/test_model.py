@@ -17,7 +17,7 @@ from duplex_server.models.embedded.stories import STORIES, sentences
 from duplex_server.models.embedded.voice import Voice
 from duplex_server.types import OUTPUT_RATE_HZ, Floor, ModelOutput, ModelSpec, Pcm, SessionSetup, Unit, VideoFrame
 from tests.helpers.model_conformance import ModelConformance, Spoken
-from tests.helpers.speech import SPEAKERS, UserVoice, noise, place, units_of
+from tests.helpers.speech import SPEAKERS, USER_DB, UserVoice, noise, place, units_of
 
 _UNIT_S = 0.04
 _STORY = " ".join(sentences(STORIES["en"][0]))
@@ -233,6 +233,18 @@ def test_words_of_which_the_server_calls_most_an_echo_do_not_end_a_story(
     passed = [0.9 if 13 <= n < 13 + n_passed else 0.0 for n in range(75)]
     outputs = talk.give(list(units_of(track, 40, probabilities=passed)))
     assert not any(output.yields or output.end_of_turn or output.end_of_session for output in outputs)
+
+
+def test_what_is_said_to_somebody_else_in_the_room_does_not_end_a_story(talk: Talk, user: UserVoice) -> None:
+    track = noise(3.0)
+    place(track, user.say("tell me a story"), 0.5)
+    talk.give(list(units_of(track, 40)))
+    track = noise(4.0, at_db=-80.0)
+    place(track, user.say("stop talking", at_db=USER_DB - 18), 0.5)
+    place(track, user.say("what time is it", at_db=USER_DB - 18), 2.0)
+    outputs = talk.give(list(units_of(track, 40)))
+    assert _turns(outputs) == [1]
+    assert not any(output.yields or output.end_of_turn for output in outputs)
 
 
 def test_a_command_over_a_story_is_answered_in_a_new_turn(talk: Talk, user: UserVoice) -> None:
