@@ -36,8 +36,8 @@ HOP_S = 0.005
 DOWN_DB = 12.0
 """A voice lowered by this much counts as out of the way."""
 BACK_DB = 15.0
-"""A voice that the server holds down is 18 dB lower: what is heard at less than 15 dB below the loudest is not held down.
-A voice that nobody disturbs has stretches without such a window, too: 100 ms of the embedded model's story, at p95."""
+"""A voice that the server holds down is 18 dB lower: what is heard at less than 15 dB below the loudest is not held
+down. A voice that nobody disturbs has stretches without such a window, too: 100 ms of the embedded model at p95."""
 REFERENCE_S = 3.0
 """The loudest window of this long before an event is what a voice is compared with. Speech has a stressed vowel at
 least once a second, so the reference is a vowel at full level."""
