@@ -28,7 +28,7 @@ from duplex_server.transports.calls import Calls
 from duplex_server.transports.live import LiveDesk
 from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.page import Page
-from duplex_server.transports.reception import Reception, hello_of
+from duplex_server.transports.reception import Reception, asks, hello_of
 from duplex_server.transports.replies import (
     MAX_BODY_BYTES,
     read_body,
@@ -40,7 +40,8 @@ from duplex_server.transports.replies import (
 from duplex_server.transports.rtc_internals import check_versions
 from duplex_server.wire.client_secrets import ClientSecret, ExpiresAfter, read_secret_request
 from duplex_server.wire.codec import encode
-from duplex_server.wire.dialect import RealtimeDialect
+from duplex_server.wire.dialect import Dialect, RealtimeDialect
+from duplex_server.wire.vllm_dialect import VllmDialect
 
 __all__ = ["MetricsPage", "create_app"]
 
@@ -186,7 +187,7 @@ class _Desk:
             await self._reception.refuse(socket, error)
             return
         try:
-            async with self._reception.accepted(socket, RealtimeDialect()) as transport:
+            async with self._reception.accepted(socket, _dialect_of(socket)) as transport:
                 await self._manager.serve(place, transport, hello_of(socket, entry))
         finally:
             place.release()
@@ -200,7 +201,7 @@ class _Desk:
         except DuplexError as error:
             await self._reception.refuse(socket, error)
             return
-        async with self._reception.accepted(socket, RealtimeDialect()) as transport:
+        async with self._reception.accepted(socket, _dialect_of(socket)) as transport:
             hello = hello_of(socket, entry)
             await self._arrivals.receive(
                 transport, hello, lambda: self._reception.place_for(socket, self._gate.admit(visitor))
@@ -302,3 +303,7 @@ class _Desk:
         """Show what was counted."""
         self._gate.admit_owner(visitor_of(request))
         return Response(self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
+
+
+def _dialect_of(socket: WebSocket) -> Dialect:
+    return VllmDialect() if asks(socket, "duplex") else RealtimeDialect()

@@ -29,6 +29,8 @@ from duplex_server.wire.dialect import Dialect, RealtimeDialect
 from duplex_server.wire.error_objects import error_object
 from duplex_server.wire.events import ErrorEvent, SessionUpdate
 from duplex_server.wire.session_object import OPT_IN_NAMES
+from duplex_server.wire.session_state import REALTIME_PCM_RATES_HZ
+from duplex_server.wire.vllm_dialect import VLLM_PCM_RATES_HZ, VLLM_SESSION
 
 __all__ = ["Reception", "asks", "hello_of"]
 
@@ -148,13 +150,16 @@ class Reception:
 
 def hello_of(connection: HTTPConnection[Any], entry: Entry) -> Hello:
     """Read off a request, and who made it, what its session should know."""
-    client = connection.client
+    client, given = connection.client, entry.session
+    duplex, speaks_first = asks(connection, "duplex"), connection.query_params.get("autostart") == "0"
+    base = (VLLM_SESSION,) if duplex and speaks_first else ()
     return Hello(
-        opt_in=OPT_IN_NAMES if asks(connection, "duplex") else frozenset(),
+        opt_in=OPT_IN_NAMES if duplex else frozenset(),
         client="" if client is None else f"{client.host}:{client.port}",
         key_id=entry.key_id,
-        session=() if entry.session is None else (entry.session,),
+        session=base if given is None else (*base, given),
         session_max_s=entry.max_session_s,
+        input_rates_hz=VLLM_PCM_RATES_HZ if duplex else REALTIME_PCM_RATES_HZ,
     )
 
 
