@@ -108,7 +108,6 @@ class AudioEncoder(nn.Module):
         x = self.apm.stream(chunks, rows, cache)
         return self._pooled(self.audio_projection_layer(x))
 
-    @torch.inference_mode()
     def encode(self, pcm: npt.NDArray[np.float32]) -> Tensor:
         """Return the embeddings of a whole recording, ten for every second; less than 90 ms have none.
 
@@ -118,10 +117,25 @@ class AudioEncoder(nn.Module):
         Returns:
             ``[n_embeddings, size of the language model]``.
         """
-        pieces = [self._pooled(self.audio_projection_layer(self.apm(mel, self.block))) for mel in offline_mel(pcm)]
-        if not pieces:
-            return self.audio_projection_layer.linear2.weight.new_empty(0, self.audio_projection_layer.size)
-        return torch.cat(pieces)
+        return self.encode_all([pcm])[0]
+
+    @torch.inference_mode()
+    def encode_all(self, recordings: Sequence[npt.NDArray[np.float32]], *, strict_parity: bool = False) -> list[Tensor]:
+        """Return the embeddings of some recordings, each as :meth:`encode` does.
+
+        Args:
+            recordings: of a chat.
+            strict_parity: let the end of a recording hear what pads it to the length of the longest, as the official
+                code does (specification §9.1, 10).
+        """
+        mels = [offline_mel(pcm) for pcm in recordings]
+        longest = max((mel.shape[1] for pieces in mels for mel in pieces), default=0) if strict_parity else 0
+        found = []
+        for pieces in mels:
+            heard = [self._pooled(self.audio_projection_layer(self.apm(mel, self.block, longest))) for mel in pieces]
+            none = self.audio_projection_layer.linear2.weight.new_empty(0, self.audio_projection_layer.size)
+            found.append(torch.cat([none, *heard]))
+        return found
 
     def _pooled(self, x: Tensor) -> Tensor:
         """Average every five frames; what is left over at the end counts for nothing."""
@@ -154,23 +168,27 @@ class WhisperEncoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, mel: npt.NDArray[np.float32], block: int) -> Tensor:
+    def forward(self, mel: npt.NDArray[np.float32], block: int, padded: int = 0) -> Tensor:
         """Encode a piece of a recording.
 
         Args:
             mel: float32 ``[80, F]``, F at most 3000.
             block: a frame hears its own block of so many frames, and all before.
+            padded: of so many frames at least: the last block hears the padding, too.
 
         Returns:
             ``[(F + 1) // 2, d_model]``.
         """
+        n_mel = mel.shape[1]
+        mel = np.pad(mel, ((0, 0), (0, max(0, padded - n_mel))))
         x = self._convolved(torch.from_numpy(mel)[None])[0]
         x = x + self.embed_positions.weight[: len(x)]
-        heard = (torch.arange(len(x), device=x.device) // block + 1) * block
-        mask = torch.arange(len(x), device=x.device) < heard[:, None]
+        places = torch.arange(len(x), device=x.device)
+        # Officially padding is told by comparing places with the number of mel frames, twice what it should be.
+        mask = places < ((places // block + 1) * block).clamp(max=n_mel)[:, None]
         for layer in self.layers:
             x = layer(x, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-        return self.layer_norm(x)
+        return self.layer_norm(x[: (n_mel + 1) // 2])
 
     def stream(self, chunks: Sequence[MelChunk], rows: Sequence[int], cache: AudioCache) -> Tensor:
         """Encode the next chunk of some rows; each hears all of its own past that the cache holds.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from duplex_server.models.minicpmo.tokens import SPECIAL
 
-__all__ = ["Choice", "Sampler", "SamplingOptions", "top_k_top_p"]
+__all__ = ["Choice", "Sampler", "SamplingOptions", "less_likely", "top_k_top_p"]
 
 _REPEATABLE = frozenset(
     {
@@ -116,8 +116,8 @@ class Sampler:
             # written twice, with the same value.
             padded = [[*row, *[SPECIAL.tts_pad] * (longest - len(row))] for row in said]
             ids = torch.tensor(padded, device=scores.device)
-            scores.scatter_(1, ids, _less(scores.take_along_dim(ids, 1), options.repetition_penalty))
-        scores[:, SPECIAL.turn_eos] = _less(scores[:, SPECIAL.turn_eos], options.turn_end_penalty)
+            scores.scatter_(1, ids, less_likely(scores.take_along_dim(ids, 1), options.repetition_penalty))
+        scores[:, SPECIAL.turn_eos] = less_likely(scores[:, SPECIAL.turn_eos], options.turn_end_penalty)
         scores[:, SPECIAL.listen] += math.log(options.listen_scale)
         return scores
 
@@ -147,7 +147,7 @@ class Sampler:
         if (said := sorted(set(choice.history[-options.repetition_window :]))) and options.repetition_penalty != 1:
             # Negative scores, too, are divided, which makes their tokens likelier.
             scores[said] = scores[said] / options.repetition_penalty
-        scores[SPECIAL.turn_eos] = _less(scores[SPECIAL.turn_eos], options.turn_end_penalty)
+        scores[SPECIAL.turn_eos] = less_likely(scores[SPECIAL.turn_eos], options.turn_end_penalty)
         scores[SPECIAL.im_end] *= options.listen_scale
         if options.listen_top_k is not None and int((scores > scores[SPECIAL.im_end]).sum()) < options.listen_top_k:
             return SPECIAL.im_end
@@ -177,7 +177,7 @@ def top_k_top_p(scores: Tensor, top_k: int, top_p: float) -> Tensor:
     return scores
 
 
-def _less(scores: Tensor, penalty: float) -> Tensor:
+def less_likely(scores: Tensor, penalty: float) -> Tensor:
     """Return ``scores`` made less likely whatever their sign."""
     return torch.where(scores > 0, scores / penalty, scores * penalty)
 

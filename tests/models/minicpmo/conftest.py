@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from duplex_server.models.minicpmo.audio_encoder import AudioEncoder
     from duplex_server.models.minicpmo.config import MiniCPMOConfig
+    from duplex_server.models.minicpmo.llm import Qwen3
     from duplex_server.models.minicpmo.vision import VisionTower
 
 MISSING = [name for name in ("torch", "tokenizers", "safetensors") if importlib.util.find_spec(name) is None]
@@ -102,6 +103,19 @@ def audio_encoder(tiny_checkpoint: Path, tiny_settings: MiniCPMOConfig) -> Audio
         encoder = AudioEncoder(tiny_settings)
     _load(encoder, tiny_checkpoint)
     return encoder
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tiny_checkpoint: Path, tiny_settings: MiniCPMOConfig) -> Qwen3:
+    """The tiny checkpoint's, in float32."""
+    import torch
+
+    from duplex_server.models.minicpmo.llm import Qwen3
+
+    with torch.device("meta"):
+        llm = Qwen3(tiny_settings.llm)
+    _load(torch.nn.ModuleDict({"llm": llm}), tiny_checkpoint)
+    return llm
 
 
 def _load(module: nn.Module, checkpoint: Path) -> None:

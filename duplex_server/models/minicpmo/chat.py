@@ -1,0 +1,124 @@
+"""Chat: messages with text, pictures and sound in, an answer out, token by token (specification §7.1).
+
+Knows nothing about speech or terminals. One answer at a time: where many conversations share a device, duplex rows do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from duplex_server.errors import LimitExceeded
+from duplex_server.models.minicpmo.chat_prompt import PromptEncoder
+from duplex_server.models.minicpmo.llm import Qwen3
+from duplex_server.models.minicpmo.messages import Message, render
+from duplex_server.models.minicpmo.sampling import less_likely, top_k_top_p
+from duplex_server.models.minicpmo.tokens import SPECIAL
+from duplex_server.models.minicpmo.units import embedded
+
+__all__ = ["AnswerOptions", "AnswerToken", "Chat"]
+
+_STOPS = frozenset({SPECIAL.im_end, SPECIAL.endoftext})
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How an answer is chosen. Defaults are the official ones, but for beams: there is one."""
+
+    greedy: bool = False
+    """Take the likeliest instead of drawing."""
+    temperature: float = 0.7
+    top_k: int = 100
+    top_p: float = 0.8
+    repetition_penalty: float = 1.02
+    """On every token of the answer so far."""
+    max_tokens: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerToken:
+    """A token of an answer."""
+
+    token: int
+    text: str
+    """The characters that it completes; special tokens have none."""
+    hidden: Tensor
+    """State after it, ``[hidden]``: what speech is made from."""
+
+
+class Chat:
+    """Answers chats with one model.
+
+    Args:
+        llm: the language model.
+        prompts: turns chats into positions, with the encoders that are loaded.
+    """
+
+    def __init__(self, llm: Qwen3, prompts: PromptEncoder) -> None:
+        self._llm = llm
+        self._prompts = prompts
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        messages: Sequence[Message],
+        options: AnswerOptions | None = None,
+        *,
+        seed: int = 0,
+        omni: bool = False,
+        speak: bool = False,
+        think: bool = False,
+    ) -> Iterator[AnswerToken]:
+        """Yield an answer as it is made; to stop early, stop asking.
+
+        Args:
+            messages: see :func:`~duplex_server.models.minicpmo.messages.render`, as for the next arguments.
+            options: how tokens are chosen.
+            seed: of what is drawn; equal seeds give equal answers on one machine.
+            omni: see there.
+            speak: see there.
+            think: see there.
+
+        Raises:
+            InvalidEvent: the messages cannot be answered: their order, or something to see or hear without the part of
+                the model for it.
+            LimitExceeded: they are longer than the model's context.
+        """
+        options = options or AnswerOptions()
+        layout = self._prompts.encode(render(messages, omni=omni, speak=speak, think=think))
+        most = self._llm.config.max_position_embeddings
+        if layout.length >= most:
+            raise LimitExceeded(
+                f"The chat has {layout.length} tokens, of which the model can hold {most - 1}.",
+                limit="max_position_embeddings",
+                value=f"{most} tokens",
+            )
+        room = min(options.max_tokens, most - layout.length)
+        cache = self._llm.new_cache(1, layout.length + room)
+        (prompt,) = embedded([layout], self._llm.embed)
+        state = self._llm.forward([prompt], [0], cache)[0][-1]
+        generator = torch.Generator().manual_seed(seed)
+        text = self._prompts.tokenizer.stream()
+        said: list[int] = []
+        for _ in range(room):
+            token = _choose(self._llm.logits(state), said, options, generator)
+            if token in _STOPS:
+                break
+            said.append(token)
+            state = self._llm.forward([self._llm.embed([token])], [0], cache)[0][-1]
+            yield AnswerToken(token, text.feed([token]), state)
+
+
+def _choose(scores: Tensor, said: Sequence[int], options: AnswerOptions, generator: torch.Generator) -> int:
+    """Choose from ``scores`` ``[vocabulary]``."""
+    scores = scores.float()
+    if said:
+        ids = torch.tensor(sorted(set(said)), device=scores.device)
+        scores = scores.index_copy(0, ids, less_likely(scores[ids], options.repetition_penalty))
+    if options.greedy:
+        return int(scores.argmax())
+    kept = top_k_top_p((scores / options.temperature)[None], options.top_k, options.top_p)[0]
+    return int(torch.multinomial(kept.softmax(dim=-1).cpu(), 1, generator=generator))
