@@ -1,0 +1,258 @@
+"""The causal HiFT vocoder: mel frames to 24 kHz samples in a stream that equals the whole exactly.
+
+Knows nothing about speech tokens or turns. It runs in float32, its F0 predictor and phase in float64: a phase is a sum
+over the whole turn. Its noise is a fixed table, indexed by the sample's position in the turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duplex_server.models.minicpmo.hift_layers import (
+    AUDIO_LIMIT,
+    HARMONICS,
+    LEAKY_SLOPE,
+    MEL_BINS,
+    NOISE_STD,
+    SAMPLE_RATE_HZ,
+    SINE_AMPLITUDE,
+    VOICED_ABOVE_HZ,
+    HiftShape,
+    ResBlock,
+    downsampling_of_source,
+    inverse_stft,
+    resblocks,
+    stft,
+)
+
+__all__ = ["CausalHift", "CausalTail", "source_noise"]
+
+NOISE_S = 30
+"""Period of our noise table. The official one is 300 s long, which is 260 MB on the device for a hiss."""
+F0_HISTORY = 8
+"""Frames to the left that a value of F0 depends on: four convolutions of three."""
+
+
+def source_noise(seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """The noise of the source signal, uniform in [0, 1) as in the official code: [samples, 9] float32."""
+    drawn = torch.rand(NOISE_S * SAMPLE_RATE_HZ, HARMONICS, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(device)
+
+
+@dataclass(slots=True)
+class CausalTail:
+    """What one row's next chunk begins with.
+
+    Attributes:
+        mel: frames from ``start`` on that later ones still need [80, up to 39].
+        source: source signal from ``start`` on [480 · frames, up to 36 frames].
+        phase: of each harmonic, in cycles, float64 [9].
+        start: number of the first frame held.
+        voiced: frames that have a source signal.
+        spoken: frames given out.
+        received: frames taken in.
+    """
+
+    mel: Tensor
+    source: Tensor
+    phase: Tensor
+    start: int = 0
+    voiced: int = 0
+    spoken: int = 0
+    received: int = 0
+
+
+class _CausalF0(nn.Module):
+    """Mel [B, 80, T] to F0 in Hz; the first convolution looks three frames ahead."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv1d(MEL_BINS, channels, kernel), nn.ELU()]
+        for _ in range(4):
+            layers += [nn.Conv1d(channels, channels, 3), nn.ELU()]
+        self.condnet = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, 1)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Map [B, 80, T + 3] float64 to [B, T]."""
+        for layer in self.condnet:
+            if isinstance(layer, nn.Conv1d) and layer is not self.condnet[0]:
+                mel = F.pad(mel, (2, 0))
+            mel = layer(mel)
+        return self.classifier(mel.transpose(1, 2)).squeeze(-1).abs()
+
+
+class _Mix(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.l_linear = nn.Linear(HARMONICS, 1)
+
+
+class CausalHift(nn.Module):
+    """Tensor names are those of ``hift.pt`` (causal layout), with weight norm folded.
+
+    :meth:`in_double` is to be called once the weights are there.
+    """
+
+    def __init__(self, shape: HiftShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.m_source = _Mix()
+        self.conv_pre = nn.Conv1d(MEL_BINS, shape.channels, shape.conv_pre_kernel)
+        widths = [shape.channels, *shape.channels_at]
+        self.ups = nn.ModuleList(
+            nn.Conv1d(widths[i], widths[i + 1], kernel) for i, kernel in enumerate(shape.upsample_kernels)
+        )
+        self.source_downs = nn.ModuleList(
+            nn.Conv1d(shape.n_fft + 2, width, 1 if step == 1 else 2 * step, step)
+            for width, step in zip(widths[1:], downsampling_of_source(shape), strict=True)
+        )
+        self.source_resblocks, self.resblocks = resblocks(shape, causal=True)
+        self.conv_post = nn.Conv1d(widths[-1], shape.n_fft + 2, 7)
+        self.f0_predictor = _CausalF0(shape.f0_channels, shape.f0_kernel)
+        self.f0_ahead, self.pre_ahead = shape.f0_kernel - 1, shape.conv_pre_kernel - 1
+        self.history = self._history()
+
+    def in_double(self) -> CausalHift:
+        """Turn the F0 predictor's weights to float64."""
+        self.f0_predictor.double()
+        return self
+
+    @property
+    def delay_frames(self) -> int:
+        """Frames that a chunk which is not final holds back: 3 for F0, 4 for the first layer, 1 for the last: 8."""
+        return self.f0_ahead + self.pre_ahead + 1
+
+    def begin(self) -> CausalTail:
+        """A row's state before its turn's first frame."""
+        like = self.conv_pre.weight
+        return CausalTail(
+            like.new_empty(MEL_BINS, 0), like.new_empty(0), torch.zeros(HARMONICS, dtype=torch.float64, device=like.device)
+        )
+
+    @torch.inference_mode()
+    def stream(
+        self, mels: Sequence[Tensor], tails: Sequence[CausalTail], noise: Tensor, *, final: bool
+    ) -> list[Tensor]:
+        """Make the next samples of some rows; their tails are updated.
+
+        Args:
+            mels: next frames [80, n] of each row.
+            tails: one per row.
+            noise: table [samples, 9].
+            final: nothing follows, so give out everything.
+
+        Returns:
+            per row float32 [480 · frames], where all frames but the last eight have been given out, or all if final.
+        """
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, (mel, tail) in enumerate(zip(mels, tails, strict=True)):
+            ahead = (tail.voiced - tail.start, tail.spoken - tail.start)
+            alike[mel.shape[1], tail.mel.shape[1], *ahead].append(row)
+        speech: list[Tensor] = [self.conv_pre.weight.new_empty(0)] * len(mels)
+        for rows in alike.values():
+            for row, samples in zip(rows, self._step([mels[i] for i in rows], [tails[i] for i in rows], noise, final), strict=True):
+                speech[row] = samples
+        return speech
+
+    def _step(self, mels: list[Tensor], tails: list[CausalTail], noise: Tensor, final: bool) -> list[Tensor]:
+        """Advance rows whose windows have the same shape."""
+        first = tails[0]
+        mel = torch.cat([torch.stack([tail.mel for tail in tails]), torch.stack(mels)], dim=2)
+        end = mel.shape[2]  # frames count from the window's start in this function
+        voiced, spoken = first.voiced - first.start, first.spoken - first.start
+        voiced_to = end if final else max(voiced, end - self.f0_ahead)
+        spoken_to = end if final else max(spoken, end - self.delay_frames)
+        source = torch.stack([tail.source for tail in tails])
+        if voiced_to > voiced:
+            f0 = self._f0(mel, voiced, voiced_to, final)
+            source = torch.cat([source, self._source(f0, tails, noise)], dim=1)
+        speech = mel.new_empty(len(tails), 0)
+        if spoken_to > spoken:
+            per_mel = self.shape.samples_per_mel
+            speech = self._decode(mel[:, :, :voiced_to], source, final)[:, spoken * per_mel : spoken_to * per_mel]
+        drop = max(0, spoken_to - self.history)
+        for row, tail in enumerate(tails):
+            tail.received += end - tail.mel.shape[1]
+            tail.voiced, tail.spoken = tail.start + voiced_to, tail.start + spoken_to
+            tail.start += drop
+            tail.mel = mel[row, :, drop:].clone()
+            tail.source = source[row, drop * self.shape.samples_per_mel :].clone()
+        return list(speech)
+
+    def _f0(self, mel: Tensor, begin: int, end: int, final: bool) -> Tensor:
+        """F0 in Hz of the window's frames ``begin`` to ``end``: float64 [B, end - begin]."""
+        left = max(0, begin - F0_HISTORY)
+        seen = mel[:, :, left:].double()
+        if final:
+            seen = F.pad(seen, (0, self.f0_ahead))
+        return self.f0_predictor(seen)[:, begin - left : end - left]
+
+    def _source(self, f0: Tensor, tails: Sequence[CausalTail], noise: Tensor) -> Tensor:
+        """Source signal [B, 480 · frames] that continues the rows' phases."""
+        per_mel = self.shape.samples_per_mel
+        harmonic = torch.arange(1, HARMONICS + 1, device=f0.device, dtype=torch.float64)
+        step = f0[..., None] * harmonic * (per_mel / SAMPLE_RATE_HZ)  # cycles per frame [B, frames, 9]
+        phase = (torch.cumsum(step, dim=1) + torch.stack([tail.phase for tail in tails])[:, None]) % 1.0
+        for row, tail in enumerate(tails):
+            tail.phase = phase[row, -1].clone()
+        # The phase stands still within a frame: the published vocoder was trained so.
+        sines = (SINE_AMPLITUDE * torch.sin(2 * math.pi * phase)).float().repeat_interleave(per_mel, dim=1)
+        voiced = (f0 > VOICED_ABOVE_HZ).float().repeat_interleave(per_mel, dim=1)[..., None]
+        count = torch.arange(f0.shape[1] * per_mel, device=f0.device)
+        places = torch.tensor([tail.voiced * per_mel for tail in tails], device=f0.device)[:, None] + count
+        hiss = (voiced * NOISE_STD + (1 - voiced) * SINE_AMPLITUDE / 3) * noise[places % noise.shape[0]]
+        return torch.tanh(self.m_source.l_linear(sines * voiced + hiss)).squeeze(-1)
+
+    def _decode(self, mel: Tensor, source: Tensor, final: bool) -> Tensor:
+        """Samples [B, 480 · frames] of the window; not final: five frames fewer than ``mel`` has."""
+        shape = self.shape
+        spectrum = stft(source, shape.n_fft, shape.hop)
+        if final:
+            mel = F.pad(mel, (0, self.pre_ahead))
+        else:
+            spectrum = spectrum[:, :, : -self.pre_ahead * shape.stft_frames_per_mel]
+        x = self.conv_pre(mel)
+        kinds = len(shape.resblock_kernels)
+        for level, (up, rate) in enumerate(zip(self.ups, shape.upsample_rates, strict=True)):
+            x = F.leaky_relu(x, LEAKY_SLOPE).repeat_interleave(rate, dim=2)
+            x = up(F.pad(x, (up.kernel_size[0] - 1, 0)))
+            if level == len(self.ups) - 1:
+                x = F.pad(x, (1, 0), mode="reflect")
+            down = self.source_downs[level]
+            thinned = down(F.pad(spectrum, (down.stride[0] - 1, 0)))
+            x = x + self.source_resblocks[level](thinned)
+            x = torch.stack([self.resblocks[level * kinds + kind](x) for kind in range(kinds)]).mean(dim=0)
+        x = self.conv_post(F.pad(F.leaky_relu(x), (self.conv_post.kernel_size[0] - 1, 0)))
+        speech = inverse_stft(x, shape.n_fft, shape.hop).clamp(-AUDIO_LIMIT, AUDIO_LIMIT)
+        return speech if final else speech[:, : -shape.samples_per_mel]
+
+    def _history(self) -> int:
+        """Frames to the left of a frame that its samples depend on, from the layers' kernels: 31 in the published model.
+
+        Counted from the output to the input, in the steps of each level.
+        """
+        shape = self.shape
+        kinds = len(shape.resblock_kernels)
+        around_stft = shape.n_fft // 2 // shape.hop  # steps beside a sample that overlap it
+        reach = around_stft + self.conv_post.kernel_size[0] - 1
+        through_source = 0.0
+        per_frame = shape.stft_frames_per_mel
+        finest = per_frame
+        for level in reversed(range(len(self.ups))):
+            blocks = [self.resblocks[level * kinds + kind] for kind in range(kinds)]
+            reach += max(block.history() for block in blocks if isinstance(block, ResBlock))
+            source_block, down = self.source_resblocks[level], self.source_downs[level]
+            assert isinstance(source_block, ResBlock) and isinstance(down, nn.Conv1d)
+            steps = (reach + source_block.history()) * down.stride[0] + down.kernel_size[0] - 1 + around_stft
+            through_source = max(through_source, steps / finest)
+            reach += shape.upsample_kernels[level] - 1 + (level == len(self.ups) - 1)
+            reach = math.ceil(reach / shape.upsample_rates[level])
+        return math.ceil(max(through_source, reach))
