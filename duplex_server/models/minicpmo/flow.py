@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from duplex_server.models.minicpmo.flow_cache import EncoderCache, FlowSlot
 from duplex_server.models.minicpmo.flow_decoder import FlowDecoder, Past
 from duplex_server.models.minicpmo.flow_encoder import LOOKAHEAD_CODES, FlowEncoder
-from duplex_server.models.minicpmo.flow_shape import FlowShape
+from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = ["Flow", "FlowChunk", "FlowVoice", "noise_table"]
 
@@ -63,19 +63,19 @@ class Flow(nn.Module):
     """Tensor names are those of ``flow.pt``.
 
     Args:
-        shape: sizes.
+        sizes: of the model.
         strict: drop and draw what the official code does: it forgets the newest speech instead of the prompt's end, and
             starts every chunk from the same noise once its cache is full.
     """
 
-    def __init__(self, shape: FlowShape, *, strict: bool = False) -> None:
+    def __init__(self, sizes: FlowSizes, *, strict: bool = False) -> None:
         super().__init__()
-        self.shape, self.strict = shape, strict
-        self.input_embedding = nn.Embedding(shape.codes, shape.width)
-        self.spk_embed_affine_layer = nn.Linear(shape.speaker, shape.mel_bins)
-        self.encoder = FlowEncoder(shape)
-        self.encoder_proj = nn.Linear(shape.width, shape.mel_bins)
-        self.decoder = FlowDecoder(shape)
+        self.sizes, self.strict = sizes, strict
+        self.input_embedding = nn.Embedding(sizes.codes, sizes.size)
+        self.spk_embed_affine_layer = nn.Linear(sizes.speaker, sizes.mels)
+        self.encoder = FlowEncoder(sizes)
+        self.encoder_proj = nn.Linear(sizes.size, sizes.mels)
+        self.decoder = FlowDecoder(sizes)
 
     @torch.inference_mode()
     def listen_to(self, codes: Tensor, speaker: Tensor, mel: Tensor, noise: Tensor, steps: int) -> FlowVoice:
@@ -90,7 +90,7 @@ class Flow(nn.Module):
         """
         frames = 2 * codes.shape[0]
         like = self.encoder_proj.weight
-        slot = FlowSlot(self.shape, frames, steps, like)
+        slot = FlowSlot(self.sizes, frames, steps, like)
         projected = self.spk_embed_affine_layer(F.normalize(speaker.to(like), dim=0))
         # The look-ahead of the prompt's end is its own beginning, as in the official code.
         embedded = self.input_embedding(torch.cat([codes, codes[:LOOKAHEAD_CODES]]))[None]
@@ -139,7 +139,7 @@ class Flow(nn.Module):
         like = self.encoder_proj.weight
         joined = torch.cat([prompt_codes, codes])
         frames = 2 * joined.shape[0]
-        slot = FlowSlot(self.shape, 0, steps, like)
+        slot = FlowSlot(self.sizes, 0, steps, like)
         mu = self.encoder_proj(self.encoder(self.input_embedding(joined)[None], [slot.encoder], final=True))
         given = torch.zeros_like(mu)
         given[0, : prompt_mel.shape[0]] = prompt_mel

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from duplex_server.errors import CapacityError
-from duplex_server.models.minicpmo.flow_shape import FlowShape
+from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = ["KEPT_CODES", "KEPT_FRAMES", "MAX_PROMPT_FRAMES", "EncoderCache", "FlowPool", "FlowSlot", "KeyValues", "gathered"]
 
@@ -70,15 +70,14 @@ class KeyValues:
 class EncoderCache:
     """The encoder's past of one row: two convolutions and two rates of attention."""
 
-    def __init__(self, shape: FlowShape, prompt_frames: int, like: Tensor) -> None:
-        head = shape.width // shape.heads
-        self.lookahead = like.new_zeros(shape.width, 2)
-        self.upsample = like.new_zeros(shape.width, 4)
-        sizes = {"heads": shape.heads, "head": head, "like": like}
+    def __init__(self, sizes: FlowSizes, prompt_frames: int, like: Tensor) -> None:
+        self.lookahead = like.new_zeros(sizes.size, 2)
+        self.upsample = like.new_zeros(sizes.size, 4)
+        heads = {"heads": sizes.heads, "head": sizes.size // sizes.heads, "like": like}
         self.tokens = KeyValues(
-            shape.token_blocks, prompt=prompt_frames // 2, kept=KEPT_CODES, chunk=CHUNK_FRAMES // 2, **sizes
+            sizes.blocks, prompt=prompt_frames // 2, kept=KEPT_CODES, chunk=CHUNK_FRAMES // 2, **heads
         )
-        self.mels = KeyValues(shape.mel_blocks, prompt=prompt_frames, kept=KEPT_FRAMES, chunk=CHUNK_FRAMES, **sizes)
+        self.mels = KeyValues(sizes.up_blocks, prompt=prompt_frames, kept=KEPT_FRAMES, chunk=CHUNK_FRAMES, **heads)
 
     def copy_from(self, base: EncoderCache) -> None:
         """Become what ``base`` is."""
@@ -111,12 +110,12 @@ class FlowSlot:
         frames: mel frames made in this turn, for the place in the noise table.
     """
 
-    def __init__(self, shape: FlowShape, prompt_frames: int, steps: int, like: Tensor) -> None:
+    def __init__(self, sizes: FlowSizes, prompt_frames: int, steps: int, like: Tensor) -> None:
         self.prompt_frames = prompt_frames
         self.capacity = prompt_frames + KEPT_FRAMES
-        self.encoder = EncoderCache(shape, prompt_frames, like)
-        self.attention = like.new_empty(steps, shape.dit_depth, 2, 2, shape.dit_heads, self.capacity, shape.dit_head)
-        self.conv = like.new_zeros(steps, shape.dit_depth, 2, 2 * shape.dit_width, 2)
+        self.encoder = EncoderCache(sizes, prompt_frames, like)
+        self.attention = like.new_empty(steps, sizes.depth, 2, 2, sizes.hidden // sizes.head_dim, self.capacity, sizes.head_dim)
+        self.conv = like.new_zeros(steps, sizes.depth, 2, 2 * sizes.hidden, 2)
         self.length = 0
         self.frames = 0
 
@@ -165,13 +164,13 @@ class FlowPool:
     A slot is allocated when first needed and used again by the next speaker whose voice prompt has the same length.
 
     Args:
-        shape: of the flow model.
+        sizes: of the flow model.
         steps: of the ODE.
         like: a tensor of the caches' device and dtype.
         limit: most slots in use; None: as many as memory holds.
     """
 
-    shape: FlowShape
+    sizes: FlowSizes
     steps: int
     like: Tensor
     limit: int | None = None
@@ -202,7 +201,7 @@ class FlowPool:
 
     def _allocated(self, prompt_frames: int) -> FlowSlot:
         try:
-            return FlowSlot(self.shape, prompt_frames, self.steps, self.like)
+            return FlowSlot(self.sizes, prompt_frames, self.steps, self.like)
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             self._free.clear()  # slots for voices of other lengths, which nobody uses now
             raise CapacityError(RETRY_AFTER_S) from error

@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplex_server.models.minicpmo.flow_cache import FlowSlot
-from duplex_server.models.minicpmo.flow_shape import FlowShape
+from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = ["FlowDecoder", "Past"]
 
 GUIDANCE = 0.7
 """Strength of classifier-free guidance (specification §6.3)."""
+
+TIME_FEATURES = 256
+"""Cosines and sines that a time is written as."""
 
 
 class Past:
@@ -78,9 +81,9 @@ class Past:
 class FlowDecoder(nn.Module):
     """The ODE solver. Tensor names below ``decoder.`` of ``flow.pt``."""
 
-    def __init__(self, shape: FlowShape) -> None:
+    def __init__(self, sizes: FlowSizes) -> None:
         super().__init__()
-        self.estimator = _Estimator(shape)
+        self.estimator = _Estimator(sizes)
 
     def forward(self, noise: Tensor, mu: Tensor, speaker: Tensor, prompt: Tensor, past: Past, steps: int) -> Tensor:
         """Solve the ODE by Euler's method, with guidance.
@@ -111,12 +114,12 @@ class FlowDecoder(nn.Module):
 
 
 class _Estimator(nn.Module):
-    def __init__(self, shape: FlowShape) -> None:
+    def __init__(self, sizes: FlowSizes) -> None:
         super().__init__()
-        self.t_embedder = _TimeEmbedding(shape.time_features, shape.dit_width)
-        self.in_proj = nn.Linear(4 * shape.mel_bins, shape.dit_width)
-        self.blocks = nn.ModuleList([_Block(shape) for _ in range(shape.dit_depth)])
-        self.final_layer = _FinalLayer(shape.dit_width, shape.mel_bins)
+        self.t_embedder = _TimeEmbedding(TIME_FEATURES, sizes.hidden)
+        self.in_proj = nn.Linear(4 * sizes.mels, sizes.hidden)
+        self.blocks = nn.ModuleList([_Block(sizes) for _ in range(sizes.depth)])
+        self.final_layer = _FinalLayer(sizes.hidden, sizes.mels)
 
     def forward(self, inputs: Tensor, now: Tensor, past: Past, step: int) -> Tensor:
         """Estimate the velocity [2B, frames, 80] from [2B, frames, 320]; one time for all rows."""
@@ -144,12 +147,12 @@ class _TimeEmbedding(nn.Module):
 class _Block(nn.Module):
     """Attention, convolution, feed-forward, each shifted, scaled and gated by the time."""
 
-    def __init__(self, shape: FlowShape) -> None:
+    def __init__(self, sizes: FlowSizes) -> None:
         super().__init__()
-        width = shape.dit_width
+        width = sizes.hidden
         self.norm1, self.norm2, self.norm3 = (_norm(width) for _ in range(3))
-        self.attn = _Attention(width, shape.dit_heads, shape.dit_head)
-        self.mlp = _FeedForward(width, shape.dit_feed_forward)
+        self.attn = _Attention(width, sizes.hidden // sizes.head_dim, sizes.head_dim)
+        self.mlp = _FeedForward(width, sizes.mlp)
         self.conv = _CausalConv(width)
         self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 9 * width))
 

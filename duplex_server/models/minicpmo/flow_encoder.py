@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplex_server.models.minicpmo.flow_cache import EncoderCache, KeyValues, gathered
-from duplex_server.models.minicpmo.flow_shape import FlowShape
+from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = ["LOOKAHEAD_CODES", "FlowEncoder"]
 
@@ -24,15 +24,15 @@ LOOKAHEAD_CODES = 3
 class FlowEncoder(nn.Module):
     """Conformer-like blocks at two rates. Tensor names below ``encoder.`` of ``flow.pt``."""
 
-    def __init__(self, shape: FlowShape) -> None:
+    def __init__(self, sizes: FlowSizes) -> None:
         super().__init__()
-        self.embed = _Embed(shape.width)
-        self.pre_lookahead_layer = _Lookahead(shape.width)
-        self.encoders = nn.ModuleList([_Block(shape) for _ in range(shape.token_blocks)])
-        self.up_layer = _Upsample(shape.width)
-        self.up_embed = _Embed(shape.width)
-        self.up_encoders = nn.ModuleList([_Block(shape) for _ in range(shape.mel_blocks)])
-        self.after_norm = nn.LayerNorm(shape.width, eps=1e-5)
+        self.embed = _Embed(sizes.size)
+        self.pre_lookahead_layer = _Lookahead(sizes.size)
+        self.encoders = nn.ModuleList([_Block(sizes) for _ in range(sizes.blocks)])
+        self.up_layer = _Upsample(sizes.size)
+        self.up_embed = _Embed(sizes.size)
+        self.up_encoders = nn.ModuleList([_Block(sizes) for _ in range(sizes.up_blocks)])
+        self.after_norm = nn.LayerNorm(sizes.size, eps=1e-5)
 
     def forward(self, x: Tensor, caches: Sequence[EncoderCache], *, final: bool) -> Tensor:
         """Encode the next codes of some rows.
@@ -129,12 +129,12 @@ class _Upsample(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, shape: FlowShape) -> None:
+    def __init__(self, sizes: FlowSizes) -> None:
         super().__init__()
-        self.self_attn = _RelativeAttention(shape.width, shape.heads)
-        self.feed_forward = _FeedForward(shape.width, shape.feed_forward)
-        self.norm_ff = nn.LayerNorm(shape.width, eps=1e-12)
-        self.norm_mha = nn.LayerNorm(shape.width, eps=1e-12)
+        self.self_attn = _RelativeAttention(sizes.size, sizes.heads)
+        self.feed_forward = _FeedForward(sizes.size, sizes.inner)
+        self.norm_ff = nn.LayerNorm(sizes.size, eps=1e-12)
+        self.norm_mha = nn.LayerNorm(sizes.size, eps=1e-12)
 
     def forward(self, x: Tensor, past: Tensor, distances: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         attended, kv = self.self_attn(self.norm_mha(x), past, distances, mask)

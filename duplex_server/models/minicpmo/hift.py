@@ -29,6 +29,7 @@ from duplex_server.models.minicpmo.hift_layers import (
     resblocks,
     stft,
 )
+from duplex_server.models.minicpmo.token2wav_layout import HiftSizes
 
 __all__ = ["OVERLAP_SAMPLES", "Hift", "HiftTail"]
 
@@ -101,9 +102,9 @@ class HiftTail:
 class Hift(nn.Module):
     """Tensor names are those of ``hift.pt`` (classic layout), with weight norm folded."""
 
-    def __init__(self, shape: HiftShape) -> None:
+    def __init__(self, sizes: HiftSizes) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape = shape = HiftShape(sizes)
         kernel = shape.conv_pre_kernel
         self.m_source = Source(shape.samples_per_mel)
         self.conv_pre = nn.Conv1d(MEL_BINS, shape.channels, kernel, padding=kernel // 2)
@@ -118,7 +119,7 @@ class Hift(nn.Module):
         )
         self.source_resblocks, self.resblocks = resblocks(shape, causal=False)
         self.conv_post = nn.Conv1d(widths[-1], shape.n_fft + 2, 7, padding=3)
-        self.f0_predictor = F0Predictor(shape.f0_channels, shape.f0_kernel)
+        self.f0_predictor = F0Predictor(sizes.f0_size, shape.f0_kernel)
 
     @torch.inference_mode()
     def whole(self, mel: Tensor, generator: torch.Generator | None = None) -> Tensor:

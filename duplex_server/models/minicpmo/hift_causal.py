@@ -7,7 +7,6 @@ over the whole turn. Its noise is a fixed table, indexed by the sample's positio
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ from duplex_server.models.minicpmo.hift_layers import (
     resblocks,
     stft,
 )
+from duplex_server.models.minicpmo.token2wav_layout import HiftSizes
 
 __all__ = ["CausalHift", "CausalTail", "source_noise"]
 
@@ -57,7 +57,6 @@ class CausalTail:
         start: number of the first frame held.
         voiced: frames that have a source signal.
         spoken: frames given out.
-        received: frames taken in.
     """
 
     mel: Tensor
@@ -66,7 +65,11 @@ class CausalTail:
     start: int = 0
     voiced: int = 0
     spoken: int = 0
-    received: int = 0
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Shape of what is held: rows of equal windows can go through the network together."""
+        return self.mel.shape[1], self.voiced - self.start, self.spoken - self.start
 
 
 class _CausalF0(nn.Module):
@@ -96,14 +99,11 @@ class _Mix(nn.Module):
 
 
 class CausalHift(nn.Module):
-    """Tensor names are those of ``hift.pt`` (causal layout), with weight norm folded.
+    """Tensor names are those of ``hift.pt`` (causal layout), with weight norm folded."""
 
-    :meth:`in_double` is to be called once the weights are there.
-    """
-
-    def __init__(self, shape: HiftShape) -> None:
+    def __init__(self, sizes: HiftSizes) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape = shape = HiftShape(sizes)
         self.m_source = _Mix()
         self.conv_pre = nn.Conv1d(MEL_BINS, shape.channels, shape.conv_pre_kernel)
         widths = [shape.channels, *shape.channels_at]
@@ -116,14 +116,13 @@ class CausalHift(nn.Module):
         )
         self.source_resblocks, self.resblocks = resblocks(shape, causal=True)
         self.conv_post = nn.Conv1d(widths[-1], shape.n_fft + 2, 7)
-        self.f0_predictor = _CausalF0(shape.f0_channels, shape.f0_kernel)
+        self.f0_predictor = _CausalF0(sizes.f0_size, shape.f0_kernel)
         self.f0_ahead, self.pre_ahead = shape.f0_kernel - 1, shape.conv_pre_kernel - 1
         self.history = self._history()
 
-    def in_double(self) -> CausalHift:
-        """Turn the F0 predictor's weights to float64."""
-        self.f0_predictor.double()
-        return self
+    def compute_buffers(self, device: torch.device) -> None:
+        """Turn the F0 predictor's weights to float64; called once they are loaded."""
+        self.f0_predictor.to(device).double()
 
     @property
     def delay_frames(self) -> int:
@@ -138,34 +137,20 @@ class CausalHift(nn.Module):
         )
 
     @torch.inference_mode()
-    def stream(
-        self, mels: Sequence[Tensor], tails: Sequence[CausalTail], noise: Tensor, *, final: bool
-    ) -> list[Tensor]:
-        """Make the next samples of some rows; their tails are updated.
+    def step(self, mels: Sequence[Tensor], tails: Sequence[CausalTail], noise: Tensor, *, final: bool) -> list[Tensor]:
+        """Make the next samples of rows whose windows have the same shape; their tails are updated.
 
         Args:
             mels: next frames [80, n] of each row.
-            tails: one per row.
+            tails: one per row, of equal ``window``.
             noise: table [samples, 9].
             final: nothing follows, so give out everything.
 
         Returns:
             per row float32 [480 · frames], where all frames but the last eight have been given out, or all if final.
         """
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for row, (mel, tail) in enumerate(zip(mels, tails, strict=True)):
-            ahead = (tail.voiced - tail.start, tail.spoken - tail.start)
-            alike[mel.shape[1], tail.mel.shape[1], *ahead].append(row)
-        speech: list[Tensor] = [self.conv_pre.weight.new_empty(0)] * len(mels)
-        for rows in alike.values():
-            for row, samples in zip(rows, self._step([mels[i] for i in rows], [tails[i] for i in rows], noise, final), strict=True):
-                speech[row] = samples
-        return speech
-
-    def _step(self, mels: list[Tensor], tails: list[CausalTail], noise: Tensor, final: bool) -> list[Tensor]:
-        """Advance rows whose windows have the same shape."""
         first = tails[0]
-        mel = torch.cat([torch.stack([tail.mel for tail in tails]), torch.stack(mels)], dim=2)
+        mel = torch.cat([torch.stack([tail.mel for tail in tails]), torch.stack(list(mels))], dim=2)
         end = mel.shape[2]  # frames count from the window's start in this function
         voiced, spoken = first.voiced - first.start, first.spoken - first.start
         voiced_to = end if final else max(voiced, end - self.f0_ahead)
@@ -180,7 +165,6 @@ class CausalHift(nn.Module):
             speech = self._decode(mel[:, :, :voiced_to], source, final)[:, spoken * per_mel : spoken_to * per_mel]
         drop = max(0, spoken_to - self.history)
         for row, tail in enumerate(tails):
-            tail.received += end - tail.mel.shape[1]
             tail.voiced, tail.spoken = tail.start + voiced_to, tail.start + spoken_to
             tail.start += drop
             tail.mel = mel[row, :, drop:].clone()

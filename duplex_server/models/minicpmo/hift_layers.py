@@ -5,12 +5,13 @@ Knows nothing about streaming. Parameter names are those of the published checkp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from duplex_server.models.minicpmo.token2wav_layout import HiftSizes
 
 __all__ = ["HiftShape", "ResBlock", "Snake", "downsampling_of_source", "inverse_stft", "resblocks", "stft"]
 
@@ -30,28 +31,34 @@ AUDIO_LIMIT = 0.99
 
 @dataclass(frozen=True, slots=True)
 class HiftShape:
-    """What the widths of a HiFT are; the rest is fixed by the family and checked against the tensors at load."""
+    """The layers of a HiFT at 24 kHz. Its tensors say how wide they are; the rest is the same for all of the family."""
 
-    channels: int
-    """After ``conv_pre``; halved by each upsampling. 512 in the published model."""
-    f0_channels: int
-    conv_pre_kernel: int
-    f0_kernel: int
-    """Of the first convolution of the F0 predictor: 4, three of them ahead, in the causal kind, else 3."""
+    sizes: HiftSizes
     upsample_rates: tuple[int, ...] = (8, 5, 3)
-    upsample_kernels: tuple[int, ...] = (16, 11, 7)
     resblock_kernels: tuple[int, ...] = (3, 7, 11)
     source_kernels: tuple[int, ...] = (7, 7, 11)
     dilations: tuple[int, ...] = (1, 3, 5)
     n_fft: int = 16
     hop: int = 4
 
-    @classmethod
-    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> HiftShape:
-        """Read the widths from the shapes of folded tensors: ``conv_pre.weight`` and ``f0_predictor.condnet.0.weight``."""
-        channels, _, kernel = shapes["conv_pre.weight"]
-        f0_channels, _, f0_kernel = shapes["f0_predictor.condnet.0.weight"]
-        return cls(channels, f0_channels, kernel, f0_kernel)
+    @property
+    def channels(self) -> int:
+        """After the first layer; halved by each upsampling."""
+        return self.sizes.size
+
+    @property
+    def conv_pre_kernel(self) -> int:
+        """The causal kind looks four frames ahead."""
+        return 5 if self.sizes.causal else 7
+
+    @property
+    def f0_kernel(self) -> int:
+        """Of the first layer of the F0 predictor; the causal kind looks three frames ahead."""
+        return 4 if self.sizes.causal else 3
+
+    @property
+    def upsample_kernels(self) -> tuple[int, ...]:
+        return self.sizes.kernels
 
     @property
     def stft_frames_per_mel(self) -> int:

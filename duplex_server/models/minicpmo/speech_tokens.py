@@ -1,0 +1,264 @@
+"""The speech-token decoder: what the language model says in a unit becomes up to 25 codes, rows in lock-step.
+
+Knows nothing about sound. Parameter names are the official ones below ``tts.``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from duplex_server.models.minicpmo.config import TtsConfig
+from duplex_server.models.minicpmo.kv import KvCache
+from duplex_server.models.minicpmo.speech_llama import LlamaBody
+
+__all__ = ["CODES_PER_UNIT", "SpeechDecoder", "SpeechSampling", "SpeechState", "penalised"]
+
+CODES_PER_UNIT = 25
+"""One second of speech (specification §5.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSampling:
+    """How a code is chosen. Defaults are the official ones for duplex, where nothing is cut off by rank or share."""
+
+    greedy: bool = False
+    """Take the likeliest instead of drawing; the official code cannot. For comparison with recorded runs."""
+    temperature: float = 0.8
+    repetition_penalty: float = 1.05
+    """To the power of how often a code was among the newest."""
+    repetition_window: int = 16
+    """Newest codes that count: of the turn; officially, of the unit."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is known of a row's turn besides its cache."""
+
+    begun: bool = False
+    """Whether a unit of the turn has been decoded."""
+    codes: list[int] = field(default_factory=list)
+    """Newest codes of the turn."""
+    unfed: int | None = None
+    """Last code, which is not in the cache yet: it goes in with the next unit's condition."""
+
+
+class SpeechState:
+    """What the decoder remembers of each row's turn. Only one thread uses it.
+
+    Args:
+        cache: empty, one row for each conversation.
+    """
+
+    def __init__(self, cache: KvCache) -> None:
+        self.cache = cache
+        self.rows = [_Row() for _ in cache.lengths]
+
+    def reset(self, row: int) -> None:
+        """Forget a row's turn: it has ended, or was given up."""
+        self.cache.truncate(row, 0)
+        self.rows[row] = _Row()
+
+    def make_room(self, row: int, positions: int) -> None:
+        """Forget the oldest of a turn that has grown too long; the newest half stays, keys turned to new positions.
+
+        The official code goes on beyond the 4096 positions that the decoder was trained for.
+        """
+        length = self.cache.lengths[row]
+        if length + positions > self.cache.capacity:
+            self.cache.move(row, length - min(length, self.cache.capacity // 2), 0)
+
+
+class SpeechDecoder(nn.Module):
+    """Tensors below ``tts.``, but for the two dead ones.
+
+    Args:
+        config: sizes.
+        sampling: how codes are chosen.
+        strict: as the official code does: draw one number more than codes, and forget at each unit which codes were
+            said before.
+    """
+
+    def __init__(self, config: TtsConfig, *, sampling: SpeechSampling | None = None, strict: bool = False) -> None:
+        super().__init__()
+        self.config, self.sampling, self.strict = config, sampling or SpeechSampling(), strict
+        self.emb_text = nn.Embedding(config.num_text_tokens, config.hidden_size)
+        self.emb_code = nn.ModuleList([nn.Embedding(config.num_audio_tokens, config.hidden_size)])
+        self.projector_semantic = _Projector(config.llm_dim, config.hidden_size)
+        self.model = LlamaBody(config)
+        self.head_code = nn.ModuleList([nn.Linear(config.hidden_size, config.num_audio_tokens, bias=False)])
+
+    def new_state(self, rows: int, capacity: int | None = None, *, together: bool = False) -> SpeechState:
+        """Return the state of ``rows`` conversations that do not speak.
+
+        Args:
+            rows: how many.
+            capacity: positions of each, about 33 per second of a turn; the decoder's limit if left out.
+            together: see :class:`~duplex_server.models.minicpmo.kv.LayerCache`.
+        """
+        capacity = min(capacity or self.config.max_position_embeddings, self.config.max_position_embeddings)
+        return SpeechState(self.model.new_cache(rows, capacity, together=together))
+
+    @torch.inference_mode()
+    def conditions(self, said: Sequence[tuple[Sequence[int], Tensor]]) -> list[Tensor]:
+        """Turn what was said into what speech is decoded from.
+
+        Args:
+            said: of each row the ids and their hidden states ``[n, llm_dim]``; n may be 0.
+
+        Returns:
+            of each row ``[n + 1, width]``: the last is the beginning of audio.
+        """
+        weight = self.emb_text.weight
+        ids = [[*row, self.config.audio_bos_token_id] for row, _ in said]
+        texts = self.emb_text(torch.tensor([token for row in ids for token in row], device=weight.device))
+        hidden = torch.cat([states.to(weight) for _, states in said])
+        meant = functional.normalize(self.projector_semantic(hidden), dim=-1).split([len(row) for row, _ in said])
+        conditions = []
+        for text, meaning in zip(texts.split([len(row) for row in ids]), meant, strict=True):
+            conditions.append(torch.cat([text[:-1] + meaning, text[-1:]]))
+        return conditions
+
+    def decode_unit(
+        self,
+        rows: Sequence[int],
+        said: Sequence[tuple[Sequence[int], Tensor]],
+        ends: Sequence[bool],
+        state: SpeechState,
+        generators: Sequence[torch.Generator],
+    ) -> list[list[int]]:
+        """Decode a unit of speech for each of some rows.
+
+        Args:
+            rows: each once.
+            said: see :meth:`conditions`.
+            ends: whether the row's turn ends with this unit; its state is reset then.
+            state: of all rows.
+            generators: one per row, on the CPU.
+
+        Returns:
+            codes of each row: 25, or fewer where speech ends in the first or last unit of a turn.
+        """
+        return self.decode(rows, self.conditions(said), ends, state, generators)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        rows: Sequence[int],
+        conditions: Sequence[Tensor],
+        ends: Sequence[bool],
+        state: SpeechState,
+        generators: Sequence[torch.Generator],
+    ) -> list[list[int]]:
+        """As :meth:`decode_unit`, from conditions ``[n + 1, width]``."""
+        steps = CODES_PER_UNIT + self.strict  # officially the last number drawn is thrown away
+        may_stop = [end or not state.rows[row].begun for row, end in zip(rows, ends, strict=True)]
+        drawn = self._drawn(generators, steps)
+        hidden = self._begin(rows, conditions, state)
+        codes: list[list[int]] = [[] for _ in rows]
+        going = list(range(len(rows)))
+        for step in range(steps):
+            recent = [self._recent(state.rows[rows[place]], codes[place]) for place in going]
+            scores = self._scores(hidden, recent, [may_stop[place] for place in going])
+            uniform = drawn[step, going] if drawn is not None else None
+            chosen = self._chosen(scores, uniform, [generators[place] for place in going])
+            kept = [i for i, code in enumerate(chosen) if code != self.config.eos_code]
+            going = [going[i] for i in kept]
+            if step < CODES_PER_UNIT:
+                for place, i in zip(going, kept, strict=True):
+                    codes[place].append(chosen[i])
+            if step == steps - 1 or not going:
+                break
+            embeds = self.emb_code[0](torch.tensor([codes[place][-1] for place in going], device=hidden.device))
+            hidden = self.model(embeds.split(1), [rows[place] for place in going], state.cache)
+        for place, row in enumerate(rows):
+            if ends[place]:
+                state.reset(row)
+                continue
+            known = state.rows[row]
+            known.begun = True
+            known.codes = [*known.codes, *codes[place]][-self.sampling.repetition_window :]
+            known.unfed = codes[place][-1] if place in going and not self.strict else None
+        return codes
+
+    def _begin(self, rows: Sequence[int], conditions: Sequence[Tensor], state: SpeechState) -> Tensor:
+        """Feed the conditions, each behind what the unit before left over: states of their ends ``[B, width]``."""
+        embeds = []
+        for row, condition in zip(rows, conditions, strict=True):
+            unfed = state.rows[row].unfed
+            if unfed is not None:
+                code = self.emb_code[0](torch.tensor([unfed], device=condition.device))
+                condition = torch.cat([code, condition])
+            state.make_room(row, len(condition) + CODES_PER_UNIT)
+            embeds.append(condition)
+        hidden: Tensor = self.model(embeds, rows, state.cache)
+        return hidden
+
+    def _recent(self, row: _Row, codes: Sequence[int]) -> Sequence[int]:
+        said = codes if self.strict else [*row.codes, *codes]
+        return said[-self.sampling.repetition_window :]
+
+    def _scores(self, hidden: Tensor, recent: Sequence[Sequence[int]], may_stop: Sequence[bool]) -> Tensor:
+        """Scores of the next codes ``[B, codes]`` float32."""
+        scores: Tensor = self.head_code[0](hidden).float() / self.sampling.temperature
+        scores = penalised(scores, recent, self.sampling.repetition_penalty)
+        must_go_on = torch.tensor([not may for may in may_stop], device=scores.device)
+        scores[:, self.config.eos_code].masked_fill_(must_go_on, -math.inf)
+        return scores
+
+    def _drawn(self, generators: Sequence[torch.Generator], steps: int) -> Tensor | None:
+        """Draw all of a unit's numbers at once, [steps, B] in [0, 1): a row uses as many however long it speaks."""
+        if self.sampling.greedy or self.strict:
+            return None
+        drawn = [torch.rand(steps, generator=generator) for generator in generators]
+        return torch.stack(drawn, dim=1).to(self.emb_text.weight.device)
+
+    def _chosen(self, scores: Tensor, uniform: Tensor | None, generators: Sequence[torch.Generator]) -> list[int]:
+        if self.sampling.greedy:
+            chosen = scores.argmax(dim=1)
+        elif uniform is None:
+            shares = scores.softmax(dim=1).cpu()
+            return [int(torch.multinomial(row, 1, generator=g)) for row, g in zip(shares, generators, strict=True)]
+        else:
+            reached = scores.softmax(dim=1).cumsum(dim=1)
+            chosen = torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True)[:, 0]
+        found: list[int] = chosen.tolist()
+        return found
+
+
+def penalised(scores: Tensor, recent: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Make codes less likely by ``penalty`` to the power of how often they are among the newest.
+
+    Args:
+        scores: ``[B, codes]`` float32; changed in place.
+        recent: newest codes of each row.
+        penalty: above 1.
+    """
+    counts = [Counter(row) for row in recent]
+    longest = max(map(len, counts), default=0)
+    if not longest:
+        return scores
+    # Filled up with an entry of the row itself, written twice with one value, or with one that changes nothing.
+    entries = [[*count.items()] or [(0, 0)] for count in counts]
+    padded = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in entries], device=scores.device)
+    ids, times = padded.unbind(dim=2)
+    found = scores.gather(1, ids)
+    factor = torch.pow(torch.tensor(penalty, device=scores.device), times)
+    return scores.scatter_(1, ids, torch.where(found < 0, found * factor, found / factor))
+
+
+class _Projector(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, out)
+        self.linear2 = nn.Linear(out, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear2(functional.relu(self.linear1(x)))
+        return out
