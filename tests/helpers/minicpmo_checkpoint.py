@@ -25,11 +25,13 @@ from duplex_server.models.minicpmo.layout import tensor_shapes
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes, HiftSizes, flow_shapes, hift_shapes
 from duplex_server.models.minicpmo.tokens import SPECIAL, SPELLING
 from tests.conftest import ROOT
+from tests.helpers.minicpmo_token2wav import make_token2wav
 
 GOLDENS = ROOT / "tests" / "goldens" / "minicpmo"
 SHARED = ROOT.parent / "shared" / "data" / "minicpmo_tiny"
-"""The official tokenizer and token2wav's tiny weights, where they are kept beside the repository."""
+"""The official tokenizer, where it is kept beside the repository."""
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+HELPERS = Path(__file__).parent
 SEED = 1234
 LIKELIER = {151705: 5.0, 151706: 4.5, 151718: 5.0, 151717: 4.0, 151721: 3.5}
 """Rows of the head that are made larger: without them greedy decoding would never listen, speak or end a turn."""
@@ -79,9 +81,9 @@ def make_checkpoint(folder: Path, config: Mapping[str, Any], seed: int = SEED) -
     if SHARED.is_dir():
         for name in TOKENIZER_FILES:
             shutil.copyfile(SHARED / name, folder / name)
-        copy_token2wav(folder / "assets" / "token2wav")
     else:
         make_tokenizer(folder)
+    make_token2wav(folder / "assets" / "token2wav")
 
 
 def published_config() -> dict[str, Any]:
@@ -130,13 +132,6 @@ def make_hollow_checkpoint(
     (folder / "generation_config.json").write_text("{}")
 
 
-def copy_token2wav(folder: Path) -> None:
-    """Lay out token2wav as the published checkpoint does today: a causal vocoder, and the classic one beside it."""
-    folder.mkdir(parents=True)
-    for name, kept in {"flow": "flow", "hift": "hift_causal", "hift_original": "hift_classic"}.items():
-        shutil.copyfile(SHARED / "token2wav" / f"{kept}.pt", folder / f"{name}.pt")
-
-
 def make_tokenizer(folder: Path) -> None:
     """Write a tokenizer of single bytes and a few merges, with the special tokens at their real ids."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -172,7 +167,8 @@ def make_tokenizer(folder: Path) -> None:
 
 def cached_checkpoint(config: Mapping[str, Any], seed: int = SEED) -> Path:
     """Return a folder with such a checkpoint, made once for all test processes of this user."""
-    maker = Path(__file__).read_bytes() + bytes(SHARED.is_dir())
+    maker = b"".join((HELPERS / f"minicpmo_{name}.py").read_bytes() for name in ("checkpoint", "token2wav"))
+    maker += bytes(SHARED.is_dir())
     key = hashlib.sha256(maker + json.dumps([config, seed], sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"duplex-server-tests-{os.getuid()}" / key
     if not folder.is_dir():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplex_server.models.minicpmo.flow_cache import EncoderCache, FlowSlot
+from duplex_server.models.minicpmo.flow_cache import FlowSlot
 from duplex_server.models.minicpmo.flow_decoder import FlowDecoder, Past
 from duplex_server.models.minicpmo.flow_encoder import LOOKAHEAD_CODES, FlowEncoder
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes

@@ -14,7 +14,16 @@ from torch import Tensor
 from duplex_server.errors import CapacityError
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
-__all__ = ["KEPT_CODES", "KEPT_FRAMES", "MAX_PROMPT_FRAMES", "EncoderCache", "FlowPool", "FlowSlot", "KeyValues", "gathered"]
+__all__ = [
+    "KEPT_CODES",
+    "KEPT_FRAMES",
+    "MAX_PROMPT_FRAMES",
+    "EncoderCache",
+    "FlowPool",
+    "FlowSlot",
+    "KeyValues",
+    "gathered",
+]
 
 KEPT_FRAMES = 100
 """Newest mel frames that later ones attend to, besides the voice prompt: two seconds (specification §6.3)."""
@@ -31,17 +40,18 @@ class KeyValues:
     """Keys and values of some blocks in order of time: the voice prompt, then the newest steps.
 
     Args:
+        sizes: of the model.
         blocks: how many attention blocks.
         prompt: steps of the voice prompt, which are never dropped.
         kept: newest steps that are kept besides.
         chunk: most steps that one call adds.
+        like: a tensor of their device and type.
     """
 
-    def __init__(
-        self, blocks: int, heads: int, head: int, *, prompt: int, kept: int, chunk: int, like: torch.Tensor
-    ) -> None:
+    def __init__(self, sizes: FlowSizes, blocks: int, prompt: int, kept: int, chunk: int, like: Tensor) -> None:
         self._prompt, self._kept = prompt, kept
-        self._buffer = like.new_zeros(blocks, 2, heads, prompt + kept + chunk, head)
+        head = sizes.size // sizes.heads
+        self._buffer = like.new_zeros(blocks, 2, sizes.heads, prompt + kept + chunk, head)
         self.length = 0
 
     def block(self, index: int) -> Tensor:
@@ -73,11 +83,9 @@ class EncoderCache:
     def __init__(self, sizes: FlowSizes, prompt_frames: int, like: Tensor) -> None:
         self.lookahead = like.new_zeros(sizes.size, 2)
         self.upsample = like.new_zeros(sizes.size, 4)
-        heads = {"heads": sizes.heads, "head": sizes.size // sizes.heads, "like": like}
-        self.tokens = KeyValues(
-            sizes.blocks, prompt=prompt_frames // 2, kept=KEPT_CODES, chunk=CHUNK_FRAMES // 2, **heads
-        )
-        self.mels = KeyValues(sizes.up_blocks, prompt=prompt_frames, kept=KEPT_FRAMES, chunk=CHUNK_FRAMES, **heads)
+        codes, code_chunk = prompt_frames // 2, CHUNK_FRAMES // 2
+        self.tokens = KeyValues(sizes, sizes.blocks, codes, KEPT_CODES, code_chunk, like)
+        self.mels = KeyValues(sizes, sizes.up_blocks, prompt_frames, KEPT_FRAMES, CHUNK_FRAMES, like)
 
     def copy_from(self, base: EncoderCache) -> None:
         """Become what ``base`` is."""
@@ -88,7 +96,7 @@ class EncoderCache:
 
 
 def gathered(views: Sequence[Tensor], longest: int) -> Tensor:
-    """Stack rows [2, heads, T_i, head] to [2, B, heads, longest, head], shorter ones at the right, zeros before them."""
+    """Stack rows [2, heads, T_i, head] to [2, B, heads, longest, head], shorter ones at the right behind zeros."""
     shape = (2, len(views), views[0].shape[1], longest, views[0].shape[3])
     equal = all(view.shape[2] == longest for view in views)
     stacked = views[0].new_empty(shape) if equal else views[0].new_zeros(shape)
@@ -101,7 +109,7 @@ class FlowSlot:
     """All that the flow model remembers of one speaking conversation.
 
     The DiT has no positions, so its keys may stand in any order: the voice prompt first, then a ring of the newest
-    frames. With ``strict_parity`` they stand as in the official code, newest first, because what it drops depends on it.
+    frames. In strict parity they stand as in the official code, newest first, because what it drops depends on it.
 
     Attributes:
         attention: [steps, depth, 2 (key, value), 2 (conditional, not), heads, prompt + kept, head]
@@ -114,7 +122,9 @@ class FlowSlot:
         self.prompt_frames = prompt_frames
         self.capacity = prompt_frames + KEPT_FRAMES
         self.encoder = EncoderCache(sizes, prompt_frames, like)
-        self.attention = like.new_empty(steps, sizes.depth, 2, 2, sizes.hidden // sizes.head_dim, self.capacity, sizes.head_dim)
+        self.attention = like.new_empty(
+            steps, sizes.depth, 2, 2, sizes.hidden // sizes.head_dim, self.capacity, sizes.head_dim
+        )
         self.conv = like.new_zeros(steps, sizes.depth, 2, 2 * sizes.hidden, 2)
         self.length = 0
         self.frames = 0
@@ -142,7 +152,8 @@ class FlowSlot:
 
     def keep_as_official(self, step: int, block: int, new: Tensor) -> None:
         """Put new keys and values first, then drop as the official code does: all but the first ``prompt_frames`` and
-        the last 100, which are the end of the voice prompt and not what was said last."""
+        the last 100, which are the end of the voice prompt and not what was said last.
+        """
         joined = torch.cat([new, self.past(step, block)], dim=3)
         if joined.shape[3] > self.capacity:
             joined = torch.cat([joined[:, :, :, : self.prompt_frames], joined[:, :, :, -KEPT_FRAMES:]], dim=3)
@@ -177,6 +188,7 @@ class FlowPool:
     in_use: int = 0
     _free: list[FlowSlot] = field(default_factory=list)
 
+    @torch.inference_mode()
     def take(self, base: FlowSlot) -> FlowSlot:
         """Hand out a slot that is a copy of a voice's ``base``.
 

@@ -187,7 +187,7 @@ class _RelativeAttention(nn.Module):
         # Query i stands at key T + i, so its distance to key j is T + i - j: entry n - 1 - i + j of the table.
         steps = torch.arange(new, device=x.device)
         entry = (new - 1 - steps)[:, None] + torch.arange(keys.shape[2], device=x.device)
-        bias = by_distance.gather(3, entry.expand(batch, self.heads, -1, -1)) / math.sqrt(q.shape[-1])
+        bias = by_distance.take_along_dim(entry.expand(batch, self.heads, -1, -1), 3) / math.sqrt(q.shape[-1])
         if mask is not None:
             bias = bias.masked_fill(mask, -torch.inf)
         y = F.scaled_dot_product_attention(q + self.pos_bias_u[:, None], keys, values, attn_mask=bias)

@@ -75,8 +75,9 @@ class Source(nn.Module):
         return torch.tanh(self.l_linear(signal.transpose(1, 2))).squeeze(-1)
 
     def _drawn(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw one row's noise [1, 9, samples] in the order of the official code, whose first and last draws (phases that
-        its interpolation drops, and a second noise) are used by nothing."""
+        """Draw one row's noise [1, 9, samples] in the order of the official code. Its first and last draws
+        (phases that its interpolation drops, and a second noise) are used by nothing.
+        """
         torch.rand(1, HARMONICS, generator=generator, device=like.device)
         # Drawn through a transposed view: torch fills those element by element, which gives other numbers.
         noise = torch.empty_like(like).transpose(1, 2).normal_(generator=generator).transpose(1, 2)
@@ -144,8 +145,8 @@ class Hift(nn.Module):
             final: give out everything.
 
         Returns:
-            per row the samples, 3840 fewer than 480 n in a first chunk that is not final and 3840 more in a last that is
-            not first; and the tails, None if final.
+            per row the samples, 3840 fewer than 480 n in a first chunk that is not final, and 3840 more in a last one
+            that is not first; and the tails, None if final.
         """
         old = [tail for tail in tails if tail is not None]
         mel = torch.stack(list(mels))

@@ -133,7 +133,7 @@ class CausalHift(nn.Module):
         """A row's state before its turn's first frame."""
         like = self.conv_pre.weight
         return CausalTail(
-            like.new_empty(MEL_BINS, 0), like.new_empty(0), torch.zeros(HARMONICS, dtype=torch.float64, device=like.device)
+            like.new_empty(MEL_BINS, 0), like.new_empty(0), like.new_zeros(HARMONICS, dtype=torch.float64)
         )
 
     @torch.inference_mode()
@@ -147,7 +147,7 @@ class CausalHift(nn.Module):
             final: nothing follows, so give out everything.
 
         Returns:
-            per row float32 [480 · frames], where all frames but the last eight have been given out, or all if final.
+        XX
         """
         first = tails[0]
         mel = torch.cat([torch.stack([tail.mel for tail in tails]), torch.stack(list(mels))], dim=2)
@@ -204,14 +204,13 @@ class CausalHift(nn.Module):
         else:
             spectrum = spectrum[:, :, : -self.pre_ahead * shape.stft_frames_per_mel]
         x = self.conv_pre(mel)
-        kinds = len(shape.resblock_kernels)
+        kinds, downs = len(shape.resblock_kernels), downsampling_of_source(shape)
         for level, (up, rate) in enumerate(zip(self.ups, shape.upsample_rates, strict=True)):
             x = F.leaky_relu(x, LEAKY_SLOPE).repeat_interleave(rate, dim=2)
-            x = up(F.pad(x, (up.kernel_size[0] - 1, 0)))
+            x = up(F.pad(x, (shape.upsample_kernels[level] - 1, 0)))
             if level == len(self.ups) - 1:
                 x = F.pad(x, (1, 0), mode="reflect")
-            down = self.source_downs[level]
-            thinned = down(F.pad(spectrum, (down.stride[0] - 1, 0)))
+            thinned = self.source_downs[level](F.pad(spectrum, (downs[level] - 1, 0)))
             x = x + self.source_resblocks[level](thinned)
             x = torch.stack([self.resblocks[level * kinds + kind](x) for kind in range(kinds)]).mean(dim=0)
         x = self.conv_post(F.pad(F.leaky_relu(x), (self.conv_post.kernel_size[0] - 1, 0)))
@@ -219,7 +218,7 @@ class CausalHift(nn.Module):
         return speech if final else speech[:, : -shape.samples_per_mel]
 
     def _history(self) -> int:
-        """Frames to the left of a frame that its samples depend on, from the layers' kernels: 31 in the published model.
+        """Frames to the left of a frame that its samples depend on, from the layers' kernels.
 
         Counted from the output to the input, in the steps of each level.
         """
@@ -228,15 +227,13 @@ class CausalHift(nn.Module):
         around_stft = shape.n_fft // 2 // shape.hop  # steps beside a sample that overlap it
         reach = around_stft + self.conv_post.kernel_size[0] - 1
         through_source = 0.0
-        per_frame = shape.stft_frames_per_mel
-        finest = per_frame
         for level in reversed(range(len(self.ups))):
-            blocks = [self.resblocks[level * kinds + kind] for kind in range(kinds)]
+            blocks = self.resblocks[level * kinds : (level + 1) * kinds]
             reach += max(block.history() for block in blocks if isinstance(block, ResBlock))
             source_block, down = self.source_resblocks[level], self.source_downs[level]
             assert isinstance(source_block, ResBlock) and isinstance(down, nn.Conv1d)
             steps = (reach + source_block.history()) * down.stride[0] + down.kernel_size[0] - 1 + around_stft
-            through_source = max(through_source, steps / finest)
+            through_source = max(through_source, steps / shape.stft_frames_per_mel)
             reach += shape.upsample_kernels[level] - 1 + (level == len(self.ups) - 1)
             reach = math.ceil(reach / shape.upsample_rates[level])
         return math.ceil(max(through_source, reach))

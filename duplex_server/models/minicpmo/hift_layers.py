@@ -13,7 +13,23 @@ from torch import Tensor, nn
 
 from duplex_server.models.minicpmo.token2wav_layout import HiftSizes
 
-__all__ = ["HiftShape", "ResBlock", "Snake", "downsampling_of_source", "inverse_stft", "resblocks", "stft"]
+__all__ = [
+    "AUDIO_LIMIT",
+    "HARMONICS",
+    "LEAKY_SLOPE",
+    "MEL_BINS",
+    "NOISE_STD",
+    "SAMPLE_RATE_HZ",
+    "SINE_AMPLITUDE",
+    "VOICED_ABOVE_HZ",
+    "HiftShape",
+    "ResBlock",
+    "Snake",
+    "downsampling_of_source",
+    "inverse_stft",
+    "resblocks",
+    "stft",
+]
 
 SAMPLE_RATE_HZ = 24_000
 MEL_BINS = 80

@@ -18,7 +18,7 @@ from duplex_server.models.minicpmo.config import TtsConfig
 from duplex_server.models.minicpmo.kv import KvCache
 from duplex_server.models.minicpmo.speech_llama import LlamaBody
 
-__all__ = ["CODES_PER_UNIT", "SpeechDecoder", "SpeechSampling", "SpeechState", "penalised"]
+__all__ = ["CODES_PER_UNIT", "SpeechDecoder", "SpeechSampling", "SpeechState", "penalised", "waiting_times"]
 
 CODES_PER_UNIT = 25
 """One second of speech (specification §5.2)."""
@@ -159,15 +159,14 @@ class SpeechDecoder(nn.Module):
         """As :meth:`decode_unit`, from conditions ``[n + 1, width]``."""
         steps = CODES_PER_UNIT + self.strict  # officially the last number drawn is thrown away
         may_stop = [end or not state.rows[row].begun for row, end in zip(rows, ends, strict=True)]
-        drawn = self._drawn(generators, steps)
+        seeds = self._seeds(generators)
         hidden = self._begin(rows, conditions, state)
         codes: list[list[int]] = [[] for _ in rows]
         going = list(range(len(rows)))
         for step in range(steps):
             recent = [self._recent(state.rows[rows[place]], codes[place]) for place in going]
             scores = self._scores(hidden, recent, [may_stop[place] for place in going])
-            uniform = drawn[step, going] if drawn is not None else None
-            chosen = self._chosen(scores, uniform, [generators[place] for place in going])
+            chosen = self._chosen(scores, seeds[going], step, [generators[place] for place in going])
             kept = [i for i, code in enumerate(chosen) if code != self.config.eos_code]
             going = [going[i] for i in kept]
             if step < CODES_PER_UNIT:
@@ -212,24 +211,52 @@ class SpeechDecoder(nn.Module):
         scores[:, self.config.eos_code].masked_fill_(must_go_on, -math.inf)
         return scores
 
-    def _drawn(self, generators: Sequence[torch.Generator], steps: int) -> Tensor | None:
-        """Draw all of a unit's numbers at once, [steps, B] in [0, 1): a row uses as many however long it speaks."""
-        if self.sampling.greedy or self.strict:
-            return None
-        drawn = [torch.rand(steps, generator=generator) for generator in generators]
-        return torch.stack(drawn, dim=1).to(self.emb_text.weight.device)
+    def _seeds(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw one number for each row's unit, int64 ``[B]``."""
+        if self.strict or self.sampling.greedy:
+            return torch.zeros(len(generators), dtype=torch.int64)
+        drawn = [torch.randint(2**62, (1,), generator=generator) for generator in generators]
+        return torch.cat(drawn).to(self.emb_text.weight.device)
 
-    def _chosen(self, scores: Tensor, uniform: Tensor | None, generators: Sequence[torch.Generator]) -> list[int]:
+    def _chosen(self, scores: Tensor, seeds: Tensor, step: int, generators: Sequence[torch.Generator]) -> list[int]:
         if self.sampling.greedy:
             chosen = scores.argmax(dim=1)
-        elif uniform is None:
+        elif self.strict:
             shares = scores.softmax(dim=1).cpu()
             return [int(torch.multinomial(row, 1, generator=g)) for row, g in zip(shares, generators, strict=True)]
         else:
-            reached = scores.softmax(dim=1).cumsum(dim=1)
-            chosen = torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True)[:, 0]
+            # Exponential numbers race: the first to arrive is code i with probability softmax(scores)[i]. The numbers
+            # come from a hash of the row's seed, so that one call draws for all rows, and for none differently.
+            chosen = (scores - waiting_times(seeds, step, scores.shape[1]).log()).argmax(dim=1)
         found: list[int] = chosen.tolist()
         return found
+
+
+def waiting_times(seeds: Tensor, step: int, count: int) -> Tensor:
+    """Draw exponential numbers that depend on nothing but seed, step and place.
+
+    Args:
+        seeds: int64 ``[B]``, below 2⁶².
+        step: which draw of these seeds.
+        count: numbers for each.
+
+    Returns:
+        float32 ``[B, count]``
+    """
+    place = torch.arange(count, device=seeds.device) + step * count
+    low, high = seeds & _WORD, seeds >> 32
+    mixed = _mixed(_mixed(place ^ low[:, None]) ^ high[:, None])
+    return -torch.log(((mixed >> 8).float() + 0.5) / 2**24)  # as many bits as a float32 holds: never 0, never 1
+
+
+_WORD = 0xFFFF_FFFF
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Scatter 32-bit words, held in int64. Source: the finalizer of MurmurHash3 by Austin Appleby (public domain)."""
+    x = ((x ^ (x >> 16)) * 0x85EB_CA6B) & _WORD
+    x = ((x ^ (x >> 13)) * 0xC2B2_AE35) & _WORD
+    return x ^ (x >> 16)
 
 
 def penalised(scores: Tensor, recent: Sequence[Sequence[int]], penalty: float) -> Tensor:
@@ -248,7 +275,7 @@ def penalised(scores: Tensor, recent: Sequence[Sequence[int]], penalty: float) -
     entries = [[*count.items()] or [(0, 0)] for count in counts]
     padded = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in entries], device=scores.device)
     ids, times = padded.unbind(dim=2)
-    found = scores.gather(1, ids)
+    found = scores.take_along_dim(ids, 1)
     factor = torch.pow(torch.tensor(penalty, device=scores.device), times)
     return scores.scatter_(1, ids, torch.where(found < 0, found * factor, found / factor))
 

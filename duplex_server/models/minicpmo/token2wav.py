@@ -187,7 +187,7 @@ class Token2Wav:
                 found = self._speak([state[rows[having[i]]] for i in together], [now[i] for i in together])
                 for i, sound in zip(together, found, strict=True):
                     sounds[having[i]].append(sound)
-        finished = [self._finished(sound, state[row], end) for row, sound, end in zip(rows, sounds, ends, strict=True)]
+        finished = [self._finished(sound, end) for sound, end in zip(sounds, ends, strict=True)]
         for row, end in zip(rows, ends, strict=True):
             if end:
                 state.reset(row)
@@ -219,15 +219,15 @@ class Token2Wav:
                 row.tail = self.vocoder.begin(row.generator)
         mels = self.flow.speak(chunks, self.noise, self.steps, final=final)
         sounds = self.vocoder.stream([mel.t() for mel in mels], [row.tail for row in rows], final=final)
-        leading = [
+        led = [
             torch.cat([sound.new_zeros(LEAD_SAMPLES), sound]) if row.first and not final else sound
             for row, sound in zip(rows, sounds, strict=True)
         ]
         for row in rows:
             row.first = False
-        return leading
+        return led
 
-    def _finished(self, sounds: Sequence[Tensor], row: _Row, end: bool) -> Tensor | None:
+    def _finished(self, sounds: Sequence[Tensor], end: bool) -> Tensor | None:
         if not sounds:
             return None
         sound = torch.cat(list(sounds)) if len(sounds) > 1 else sounds[0]
