@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "key":
                 key = new_key()
                 print(f"{key}\n{hashed_key(key)}")
+            case "schema":
+                from duplex_server.wire.reference import as_text
+
+                print(as_text(for_people=asked.page), end="")
             case "talk":
                 from duplex_server.talk import run
 
@@ -77,6 +81,12 @@ def command_line() -> argparse.ArgumentParser:
         description="Print a new API key and, on a second line, its digest: the key is for the client, the digest for "
         "the server's api_key_file.",
     )
+    schema = commands.add_parser(
+        "schema",
+        help="print the protocol",
+        description="Print a JSON Schema of every event that clients and the server exchange.",
+    )
+    schema.add_argument("--page", action="store_true", help="print it as Markdown for people: docs/events.md")
     _add_talk(commands.add_parser("talk", help="talk to a server from the terminal or from files"))
     for name, command in COMMANDS.items():
         command.describe(commands.add_parser(name, help=command.help))

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "talk": {*BASE, "wire", "media", "client"},
     "server": {*BASE, "page", "media", "models", "engine", "session", "security", "metrics", "transports"},
     "commands": {*BASE, "media", "models"},
-    "cli": {*BASE, "__init__", "server", "talk", "commands"},
+    "cli": {*BASE, "__init__", "wire", "server", "talk", "commands"},
     "__init__": {"types", "errors"},
     "__main__": {"cli"},
 }

@@ -9,11 +9,15 @@ import msgspec
 from duplex_server.wire.client_items import MAX_TEXT_CHARS
 from duplex_server.wire.events import ClientEvent, ServerEvent
 from duplex_server.wire.history import MAX_ITEMS, MAX_PICTURES
+from duplex_server.wire.live_events import LiveClientEvent, LiveServerEvent
+from duplex_server.wire.reference import page
 from duplex_server.wire.session_object import OPT_IN_NAMES, Session, SessionPatch
 from tests.helpers.openai_schema import known_types
 from tests.helpers.wire_oracle import EXTENSIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+PAGE_OF_KEYS = Path(__file__).parents[2] / "docs" / "events.md"
 
 
 def _section(title: str) -> str:
@@ -33,6 +37,16 @@ def test_every_server_event_is_documented() -> None:
     assert _first_cells(_section("What the server sends")) == {
         kind.__struct_config__.tag for kind in get_args(ServerEvent)
     }
+
+
+def test_the_page_of_every_key_is_what_the_classes_say() -> None:
+    shown = PAGE_OF_KEYS.read_text(encoding="utf-8")
+    assert shown == page(), "run: duplex-server schema --page > docs/events.md"
+
+
+def test_every_event_of_the_live_api_is_documented() -> None:
+    kinds = (*get_args(LiveClientEvent), *get_args(LiveServerEvent))
+    assert _first_cells(_section("OpenAI Live")) == {kind.__struct_config__.tag for kind in kinds}
 
 
 def test_extensions_are_told_from_the_standard() -> None:
