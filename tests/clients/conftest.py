@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from duplex_server.media.pcm import to_int16
 from duplex_server.media.resample import resample
@@ -39,8 +41,25 @@ def clips(voice: UserVoice) -> Clips:
 
 @pytest.fixture(scope="session")
 def clips_folder(clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as files, for clients in processes of their own."""
+    """The same as files, and a picture, for clients in processes of their own."""
     folder = tmp_path_factory.mktemp("clips")
     for name, pcm in clips.items():
         (folder / f"{name}.pcm").write_bytes(pcm)
+    (folder / "black.jpg").write_bytes(black_picture())
+    return folder
+
+
+def black_picture() -> bytes:
+    """Make a JPEG of a dark room."""
+    file = io.BytesIO()
+    Image.new("RGB", (160, 120), (4, 4, 4)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def agents_realtime() -> Path:
+    """Folder of the JavaScript package."""
+    folder = Path(__file__).parent / "node_modules" / "@openai" / "agents-realtime"
+    if not folder.is_dir():
+        pytest.skip("@openai/agents-realtime is not there: ./run-tests installs it, with npm, in tests/clients")
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -14,9 +13,8 @@ import pytest
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
-from PIL import Image
 
-from tests.clients.conftest import KEY, Clips
+from tests.clients.conftest import KEY, Clips, black_picture
 from tests.clients.microphone import Microphone
 from tests.clients.tap import Tap, tapping
 from tests.e2e.serving import Server
@@ -25,12 +23,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 _BYTES_PER_S = 48_000
 _LONGEST_WAIT_S = 20.0
-
-
-def _black_picture() -> str:
-    file = io.BytesIO()
-    Image.new("RGB", (160, 120), (4, 4, 4)).save(file, "JPEG")
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 class _Listener:
@@ -144,7 +136,8 @@ async def _type_and_show(tap: Tap) -> None:
         cut = (await listener.until("response.done")).response
         assert (cut.status, cut.status_details.reason) == ("cancelled", "client_cancelled")
 
-        await _type(connection, {"type": "input_image", "image_url": _black_picture()}, respond=False)
+        picture = f"data:image/jpeg;base64,{base64.b64encode(black_picture()).decode()}"
+        await _type(connection, {"type": "input_image", "image_url": picture}, respond=False)
         await listener.until("conversation.item.done")
         await _type(connection, {"type": "input_text", "text": "what do you see"})
         _, words, _ = await listener.answer()
