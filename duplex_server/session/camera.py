@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,11 @@ class PictureLimits:
     """The longer side of what the model sees; larger pictures are scaled down to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Taken:
     picture: AppendImage | MediaFrame
     captured_s: float
+    then: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Camera:
@@ -55,6 +56,7 @@ class Camera:
         self._see = see
         self._refuse = refuse
         self._newest: asyncio.Queue[_Taken] = asyncio.Queue(1)  # when full the older picture goes
+        self._last: _Taken | None = None  # the newest, until it has been seen
         self.n_replaced = 0
         """Pictures that a newer one replaced before they were decoded."""
 
@@ -63,10 +65,23 @@ class Camera:
         if isinstance(picture, AppendImage) and len(picture.data) > self._limits.max_bytes:
             self._refuse(self._too_large(picture))
             return
+        self._last = _Taken(picture, captured_s)
         if self._newest.full():
-            self._newest.get_nowait()
+            self._last.then += self._newest.get_nowait().then
             self.n_replaced += 1
-        self._newest.put_nowait(_Taken(picture, captured_s))
+        self._newest.put_nowait(self._last)
+
+    def after(self, do: Callable[[], None]) -> None:
+        """Do something once the pictures that came before have been seen: now, unless one is still being decoded."""
+        if self._last is None:
+            do()
+        else:
+            self._last.then.append(do)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether something waits for a picture."""
+        return self._last is not None and bool(self._last.then)
 
     async def look(self) -> None:
         """Decode pictures as they come, until cancelled; a picture being decoded is then lost."""
@@ -78,8 +93,12 @@ class Camera:
             except MediaError as error:
                 event_id = taken.picture.event_id if isinstance(taken.picture, AppendImage) else None
                 self._refuse(MediaError(error.message, param="image", event_id=event_id))
-                continue
-            self._see(VideoFrame(taken.captured_s, rgb))
+            else:
+                self._see(VideoFrame(taken.captured_s, rgb))
+            if self._last is taken:
+                self._last = None
+            for do in taken.then:
+                do()
 
     def _decode(self, picture: AppendImage | MediaFrame) -> npt.NDArray[np.uint8]:
         limits = self._limits

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from duplex_server.engine.base import Slot
 from duplex_server.errors import ClientError, ModelTimeout
@@ -147,7 +148,7 @@ class Session:
                 captured_s = self._position_s if request.captured_ms is None else request.captured_ms / 1000
                 self._put_image(request, captured_s)
             case asked.AddText():
-                self._cutter.add_text(request.text)
+                self._add_text(request.text)
             case asked.Configure():
                 self._turns.taking = request.turn_taking
                 self._slot.configure(request.setup)
@@ -155,7 +156,7 @@ class Session:
                 self._timeline.clear()
             case asked.CreateResponse():
                 if request.instructions:
-                    self._cutter.add_text(request.instructions)
+                    self._add_text(request.instructions)
                 self._speak_by_s = self._clock.now_s + _SPEAK_PATIENCE_S
             case asked.CancelResponse() | asked.ClearOutput():
                 self._speak_by_s = None
@@ -164,6 +165,10 @@ class Session:
                 self._apply(self._turns.client_interrupted(self._position_samples))
             case asked.CloseSession():
                 self._ending.plan("client", self._loop_s)
+
+    def _add_text(self, text: str) -> None:
+        """A question about a picture must not reach the model before the picture."""
+        self._camera.after(partial(self._cutter.add_text, text))
 
     def _put_image(self, image: asked.AppendImage | MediaFrame, captured_s: float) -> None:
         if self._spec.max_frames:
@@ -248,7 +253,7 @@ class Session:
     def _floor(self, now_s: float) -> Floor:
         if self._speak_by_s is not None:
             if now_s < self._speak_by_s:
-                return Floor.SPEAK
+                return Floor.LISTEN if self._camera.awaited else Floor.SPEAK
             self._speak_by_s = None
             self._send(self._dialogue.no_response())
         if self._turns.must_listen:
