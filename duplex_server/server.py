@@ -11,7 +11,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -19,6 +21,7 @@ from duplex_server.config import Settings, is_loopback
 from duplex_server.engine.processes import ProcessEngine
 from duplex_server.media.vad import SileroDetector
 from duplex_server.metrics import Metrics, watch_loop
+from duplex_server.models.minicpmo.hosting import FACTORY, host, is_checkpoint
 from duplex_server.page import page_folder
 from duplex_server.security import Gate
 from duplex_server.session.camera import PictureLimits
@@ -32,6 +35,7 @@ __all__ = ["serve"]
 
 _log = logging.getLogger(__name__)
 
+_USUAL_ROWS = 16
 _FACTORIES = {
     "embedded": "duplex_server.models.embedded.model:build",
     "echo": "duplex_server.models.echo:build",
@@ -67,11 +71,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None:
     metrics = Metrics()
-    workers = settings.model_workers or os.cpu_count() or 1
-    factory = _FACTORIES.get(settings.model, settings.model)
-    _say(f"Loading the model {settings.model!r} in {workers} worker process{'es' if workers > 1 else ''} …")
+    engine = _engine(settings)
     began_s = time.monotonic()
-    async with ProcessEngine(factory, settings.rows_per_worker, workers) as engine:
+    async with engine:
         _say(f"Loaded in {time.monotonic() - began_s:.1f} s: {engine.places} places.")
         manager = SessionManager(
             engine,
@@ -112,6 +114,36 @@ async def _run(settings: Settings, gate: Gate, listening: socket.socket) -> None
                 http.should_exit = True
                 await serving
             watching.cancel()
+
+
+def _engine(settings: Settings) -> ProcessEngine:
+    if is_checkpoint(settings.model):
+        return _checkpoint_engine(settings)
+    workers = settings.model_workers or os.cpu_count() or 1
+    factory = _FACTORIES.get(settings.model, settings.model)
+    _say(f"Loading the model {settings.model!r} in {workers} worker process{'es' if workers > 1 else ''} …")
+    return ProcessEngine(factory, settings.rows_per_worker or _USUAL_ROWS, workers)
+
+
+def _checkpoint_engine(settings: Settings) -> ProcessEngine:
+    """Return the engine for a MiniCPM-o: a worker for each model, whose options say where it lies."""
+    options = {
+        "dtype": settings.dtype.value,
+        "window": settings.window.value,
+        "window_tokens": settings.window_tokens,
+        "flow_steps": settings.flow_steps,
+        "frames_per_unit": settings.frames_per_unit,
+        "picture_slices": settings.picture_slices,
+        "voice_file": settings.voice_file,
+    }
+    hosting = host(Path(settings.model), settings.devices, settings.rows_per_worker, options)
+    places = " and ".join(_devices_of(told["placement"]) for told in hosting.options)
+    _say(f"Loading {settings.model} to {places}, {hosting.rows} conversations each …")
+    return ProcessEngine(FACTORY, hosting.rows, len(hosting.options), hosting.options)
+
+
+def _devices_of(placement: Mapping[str, Any]) -> str:
+    return ", ".join(dict.fromkeys([placement["layers"][0], *placement["layers"], placement["speech"]]))
 
 
 class _HttpServer(uvicorn.Server):

@@ -68,7 +68,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "aiortc": ("transports/rtc_", "transports/webrtc.py", "client/webrtc.py"),
     "aioice": ("transports/rtc_",),
     "av": ("media/opus.py", "transports/rtc_", "transports/webrtc.py", "client/webrtc.py", "talk/"),
-    "soundfile": ("talk/",),
+    "soundfile": ("talk/", "models/minicpmo/voices.py"),
     "sounddevice": ("talk/",),
     "livekit": ("talk/",),
     "soxr": ("media/resample.py",),

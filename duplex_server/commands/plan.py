@@ -53,7 +53,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Print the plan and return the exit status, 1 where nothing fits."""
-    from duplex_server.commands.gpus import find_gpus, parse_gpus
+    from duplex_server.models.minicpmo.gpus import find_gpus, parse_gpus
     from duplex_server.models.minicpmo.memory import Conversation, measure
     from duplex_server.models.minicpmo.plan import make_plan
 

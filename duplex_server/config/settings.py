@@ -16,7 +16,7 @@ from msgspec import Meta
 from duplex_server.config.keys import KEY_PATTERN
 from duplex_server.types import InterruptionPolicy
 
-__all__ = ["FIELDS", "PREFIX", "Field", "LogLevel", "Settings"]
+__all__ = ["FIELDS", "PREFIX", "Dtype", "Field", "LogLevel", "Settings", "WindowKind"]
 
 PREFIX = "DUPLEX_"
 """Begins the environment variable of every setting."""
@@ -24,6 +24,7 @@ PREFIX = "DUPLEX_"
 ApiKey = Annotated[str, Meta(pattern=KEY_PATTERN)]
 IceUrl = Annotated[str, Meta(pattern=r"^stuns?:\S+\Z")]
 TurnUrl = Annotated[str, Meta(pattern=r"^turns?:\S+\Z")]
+TorchDevice = Annotated[str, Meta(pattern=r"^(cpu|cuda(:\d+)?)\Z")]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)\Z")]
 
 
@@ -34,6 +35,23 @@ class LogLevel(enum.Enum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Dtype(enum.Enum):
+    """What a neural network computes in."""
+
+    AUTO = "auto"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+
+
+class WindowKind(enum.Enum):
+    """What is forgotten of a long conversation."""
+
+    OFF = "off"
+    BASIC = "basic"
+    CONTEXT = "context"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             description="The model that talks.",
-            extra={"words": "embedded, echo, or package.module:callable for one of your own"},
+            extra={
+                "words": "embedded, echo, the folder of a MiniCPM-o checkpoint, or package.module:callable for one of "
+                "your own"
+            },
         ),
     ] = "embedded"
     max_sessions: Annotated[
@@ -62,9 +83,61 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(description="Clients that may wait for a place when there is none.", ge=0, le=100_000)
     ] = 100
     model_workers: Annotated[
-        int, Meta(description="Processes that run the model; 0 for one per processor core.", ge=0, le=1024)
+        int,
+        Meta(
+            description="Processes that run the model; 0 for one per processor core. A MiniCPM-o has one per GPU.",
+            ge=0,
+            le=1024,
+        ),
     ] = 0
-    rows_per_worker: Annotated[int, Meta(description="Conversations that one worker holds.", ge=1, le=4096)] = 16
+    rows_per_worker: Annotated[
+        int,
+        Meta(
+            description="Conversations that one worker holds; 0 for 16, or as many as a MiniCPM-o's GPU has room for.",
+            ge=0,
+            le=4096,
+        ),
+    ] = 0
+    devices: Annotated[
+        tuple[TorchDevice, ...],
+        Meta(
+            description="Where a MiniCPM-o runs: a model on each GPU, or one spread over all where none holds it. "
+            "Empty for all GPUs that are found, or else the processor.",
+            extra={"words": "a list as cuda:0,cuda:1, or cpu"},
+        ),
+    ] = ()
+    dtype: Annotated[
+        Dtype, Meta(description="What a MiniCPM-o computes in; auto for the best that the device has.")
+    ] = Dtype.AUTO
+    window: Annotated[
+        WindowKind,
+        Meta(
+            description="What a MiniCPM-o forgets of a long conversation: nothing, so that it ends; the oldest "
+            "seconds; or the oldest seconds but for what was said in them."
+        ),
+    ] = WindowKind.BASIC
+    window_tokens: Annotated[
+        int,
+        Meta(description="How much of a conversation a MiniCPM-o remembers, tokens.", ge=500, le=40_960),
+    ] = 4000
+    flow_steps: Annotated[
+        int,
+        Meta(description="Steps in which a MiniCPM-o's voice is drawn: more sound better and cost more.", ge=1, le=50),
+    ] = 5
+    frames_per_unit: Annotated[
+        int, Meta(description="Pictures that a MiniCPM-o looks at in a second; 0 for a blind one.", ge=0, le=16)
+    ] = 1
+    picture_slices: Annotated[
+        int,
+        Meta(description="Parts in which a MiniCPM-o looks at each picture more closely; 1 for none.", ge=1, le=9),
+    ] = 1
+    voice_file: Annotated[
+        str,
+        Meta(
+            description="Recording of a MiniCPM-o's usual voice, 3 to 16 s; empty for the checkpoint's own.",
+            extra={"words": "the path of a sound file"},
+        ),
+    ] = ""
     api_keys: Annotated[
         tuple[ApiKey, ...],
         Meta(

@@ -237,9 +237,11 @@ def _check_certificate(settings: Settings) -> None:
 def _check_model(model: str, name: str) -> None:
     if model in BUILT_IN_MODELS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", model):
         return
-    choices = "embedded, echo, or package.module:callable"
+    choices = "embedded, echo, the folder of a MiniCPM-o checkpoint, or package.module:callable"
     if Path(model).is_dir():
-        raise ConfigError(f"{name} is the folder {model}, but this version cannot load weights. Choose {choices}.")
+        if (Path(model) / "config.json").is_file():
+            return
+        raise ConfigError(f"{name} is the folder {model}, but there is no checkpoint in it: it has no config.json.")
     near = difflib.get_close_matches(model, BUILT_IN_MODELS, n=1)
     why = "there is no such folder" if "/" in model else "there is no model of that name"
     hint = f"Did you mean {near[0]}? " if near else ""

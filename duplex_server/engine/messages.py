@@ -154,7 +154,7 @@ class RowFailed(msgspec.Struct, array_like=True, frozen=True, tag=19):
             conversation,
             str(error),
             error.retry_after_s if isinstance(error, CapacityError) else None,
-            error.param if isinstance(error, ClientError) else None,
+            (error.param or "session") if isinstance(error, ClientError) else None,
         )
 
     @property

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class ProcessEngine(WorkerPool):
         factory: ``"module:callable"``, imported in each worker and called as ``callable(rows, **options)``.
         rows: how many conversations fit into each worker.
         workers: how many processes.
-        options: plain values (numbers, texts, lists, dicts).
+        options: plain values (numbers, texts, lists, dicts), for all workers, or of each one.
         limits: how long to wait for what.
     """
 
@@ -62,14 +62,16 @@ class ProcessEngine(WorkerPool):
         factory: str,
         rows: int,
         workers: int,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         limits: Limits | None = None,
     ) -> None:
         limits = limits or Limits()
+        of_each = [options or {}] * workers if options is None or isinstance(options, Mapping) else options
+        assert len(of_each) == workers, "options of each worker"
 
         def worker(index: int) -> Worker:
             name = f"model-{index}"
-            boot = encode([Boot(name, factory, rows, dict(options or {}), logging.root.getEffectiveLevel())])
+            boot = encode([Boot(name, factory, rows, dict(of_each[index]), logging.root.getEffectiveLevel())])
             return Worker(name, rows, lambda hear: _launched(name, boot, hear, limits.stop_s), limits)
 
         super().__init__([worker(index) for index in range(workers)])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from duplex_server.cli import main
-from duplex_server.commands.gpus import find_gpus, parse_gpus
 from duplex_server.errors import ConfigError
+from duplex_server.models.minicpmo.gpus import find_gpus, parse_gpus
 
 
 def test_a_plan_names_parts_precisions_and_bytes(hollow_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,12 +293,17 @@ def test_models_that_can_be_asked_for(model: str) -> None:
     assert load({"model": model}, {}).model == model
 
 
+def test_a_folder_with_a_checkpoint_can_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert load({"model": str(tmp_path)}, {}).model == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("model", "part"),
     [
         ("embeded", "Did you mean embedded?"),
         ("weights/none", "no such folder"),
-        (".", "cannot load weights"),
+        (".", "it has no config.json"),
         ("a b:c", "no model of that name"),
     ],
 )

@@ -13,17 +13,15 @@ from torch import Tensor
 
 from duplex_server.models.minicpmo.kv import ContextFull
 from duplex_server.models.minicpmo.llm import Qwen3
-from duplex_server.models.minicpmo.rows import SPOKEN_TOKENS_MAX, DuplexRow, Fed
+from duplex_server.models.minicpmo.options import BESIDE_INPUT_TOKENS
+from duplex_server.models.minicpmo.rows import DuplexRow, Fed
 from duplex_server.models.minicpmo.sampling import Choice, Sampler, SamplingOptions
 from duplex_server.models.minicpmo.tokens import SPECIAL
 from duplex_server.models.minicpmo.units import Event, Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput, embedded
 from duplex_server.models.minicpmo.window import UnitRecord, Window, WindowOptions
 from duplex_server.types import Floor
 
-__all__ = ["DuplexLoop", "HIDDEN_BEYOND_INPUT_TOKENS"]
-
-HIDDEN_BEYOND_INPUT_TOKENS = 2 * 3 + SPOKEN_TOKENS_MAX
-"""Most positions of a unit beside its input: the end of the unit before, what it says, and its own end."""
+__all__ = ["DuplexLoop"]
 
 
 @dataclass
@@ -161,12 +159,23 @@ class DuplexLoop:
         for given in inputs:
             yield from self._end_turns(given)
         self._slide([given.row for given in inputs])
-        fitting = [given for given in inputs if self._fits(given)]
+        going = []
         for given in inputs:
-            if given not in fitting:
+            if self._fits(given):
+                going.append(given)
+            else:
                 yield RowFull(given.row)
-        if fitting:
-            yield from self._decide(fitting, self._take_in(fitting))
+        while going:
+            try:
+                states = self._take_in(going)
+            except torch.OutOfMemoryError:
+                # Nothing has been changed. The longest conversation makes room for the others.
+                victim = max(going, key=lambda given: self.cache.lengths[given.row])
+                going.remove(victim)
+                yield RowFull(victim.row, of_memory=True)
+            else:
+                yield from self._decide(going, states)
+                return
 
     @torch.inference_mode()
     def settle(self, rows: Sequence[int]) -> None:
@@ -235,28 +244,25 @@ class DuplexLoop:
         self.cache.lengths[row] = end
 
     def _fits(self, given: UnitInput) -> bool:
-        needed = given.layout(()).length + HIDDEN_BEYOND_INPUT_TOKENS
+        needed = given.layout(()).length + BESIDE_INPUT_TOKENS
         return self.cache.lengths[given.row] + needed <= self.cache.capacity
 
     def _check_room(self, row: int, length: int) -> None:
-        if length + HIDDEN_BEYOND_INPUT_TOKENS > self.cache.capacity:
-            raise ContextFull(row, length + HIDDEN_BEYOND_INPUT_TOKENS, self.cache.capacity)
+        if length + BESIDE_INPUT_TOKENS > self.cache.capacity:
+            raise ContextFull(row, length + BESIDE_INPUT_TOKENS, self.cache.capacity)
 
     def _take_in(self, inputs: Sequence[UnitInput]) -> Tensor:
         """Feed all units, each behind the end of the one before; returns the states to decide from, ``[B, hidden]``."""
         rows = [given.row for given in inputs]
-        layouts = []
-        for given in inputs:
+        tails = [self._open[row].row.tail for row in rows]
+        layouts = [given.layout(tail) for given, tail in zip(inputs, tails, strict=True)]
+        starts = [self.cache.lengths[row] + len(tail) for row, tail in zip(rows, tails, strict=True)]
+        hidden = self.llm.forward(embedded(layouts, self.llm.embed), rows, self.cache)
+        for given, tail, start in zip(inputs, tails, starts, strict=True):
             found = self._open[given.row]
-            tail = found.row.tail
-            layouts.append(given.layout(tail))
-            start = self.cache.lengths[given.row] + len(tail)
             if tail:
                 self._complete(given.row, start)
             found.unit_start = start
-        hidden = self.llm.forward(embedded(layouts, self.llm.embed), rows, self.cache)
-        for given in inputs:
-            found = self._open[given.row]
             found.row.begin(self.cache.lengths[given.row], found.generator.get_state(), given.floor)
             found.script, found.hidden = given.script, []
         # Officially the first token is decided before what was typed is seen.
@@ -311,7 +317,7 @@ class DuplexLoop:
             forced = conversation.row.forced()
             if forced is not None:
                 given.append((forced, False))
-            elif conversation.script is not None:
+            elif conversation.script is not None and conversation.row.decided < len(conversation.script):
                 given.append((conversation.script[conversation.row.decided], True))
             else:
                 given.append(None)

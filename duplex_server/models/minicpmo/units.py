@@ -49,7 +49,7 @@ class UnitInput:
     """Ids of what was typed."""
     floor: Floor = Floor.FREE
     script: Sequence[int] | None = None
-    """Tokens that stand in place of chosen ones, to replay a recorded conversation; None: choose."""
+    """Tokens that stand in place of the first chosen ones, to replay a recorded conversation; None: choose."""
 
     def layout(self, tail: Sequence[int]) -> Layout:
         """Return its positions, behind what ends the unit before (specification §2.4, §4.2)."""
@@ -137,6 +137,8 @@ class RowFull:
     """A row's context has no room for its unit, which was not taken; it can only be closed."""
 
     row: int
+    of_memory: bool = False
+    """There was room, but not the memory to compute it."""
 
 
 Event = SaidToken | TurnCut | UnitEnd | RowFull

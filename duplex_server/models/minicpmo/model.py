@@ -1,0 +1,389 @@
+"""MiniCPM-o 4.5 as a duplex model: units of a second of many conversations in one batch.
+
+Knows nothing about sessions; what it must keep to is :class:`duplex_server.models.base.Model`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelError
+from duplex_server.models.base import RowFailure, RowOutput, RowUnit
+from duplex_server.models.minicpmo.audio_encoder import AudioCache
+from duplex_server.models.minicpmo.duplex import DuplexLoop
+from duplex_server.models.minicpmo.kv import ContextFull
+from duplex_server.models.minicpmo.mel import MelChunk, StreamingMel
+from duplex_server.models.minicpmo.options import (
+    HEAD_MAX_TOKENS,
+    TYPED_MAX_TOKENS,
+    TYPED_PER_UNIT_TOKENS,
+    DuplexOptions,
+)
+from duplex_server.models.minicpmo.parts import Parts
+from duplex_server.models.minicpmo.pictures import slice_picture
+from duplex_server.models.minicpmo.sampling import Sampler
+from duplex_server.models.minicpmo.speaking import Speaking
+from duplex_server.models.minicpmo.tokenizer import TextStream
+from duplex_server.models.minicpmo.units import Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput
+from duplex_server.models.minicpmo.voices import Voice, Voices
+from duplex_server.types import ModelOutput, ModelSpec, Pcm, SessionSetup, Unit
+
+__all__ = ["MiniCPMO"]
+
+log = logging.getLogger(__name__)
+
+UNIT_MS = 1000
+"""Source: the model was trained on units of one second."""
+USUAL_SYSTEM = "Streaming Omni Conversation."
+"""What the model is told where nobody gave instructions. Source: specification §4.1."""
+WITH_INSTRUCTIONS = "Streaming Duplex Conversation! "
+"""What stands before instructions. Source: as above."""
+RETRY_AFTER_S = 30.0
+"""What a caller is told to wait when memory was exhausted; conversations last minutes."""
+
+
+@dataclass
+class _Row:
+    """One conversation, beside what the loop and the speech models keep of it."""
+
+    setup: SessionSetup
+    mel: StreamingMel
+    text: TextStream
+    typed: list[int] = field(default_factory=list)  # bounded by TYPED_MAX_TOKENS
+    said_turn: int = 0  # newest turn of which something was handed out, and not its end
+    error: DuplexError | None = None  # to be told with the next unit
+    failed: bool = False  # it has been told; nothing more is done for it until it is closed
+
+
+class MiniCPMO:
+    """A :class:`~duplex_server.models.base.Model`.
+
+    Args:
+        parts: what was loaded, hearing included.
+        rows: how many conversations.
+        voices: whom it can speak as.
+        options: how conversations are held.
+        observe: called with the name of each stage of a step and the seconds it took; for measuring.
+
+    Raises:
+        ModelLoadError: there is not enough memory for so many rows.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        rows: int,
+        voices: Voices,
+        options: DuplexOptions | None = None,
+        *,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> None:
+        options = options or DuplexOptions()
+        assert parts.audio is not None, "a duplex model hears"
+        self.spec = ModelSpec(
+            name="minicpm-o-4.5",
+            unit_ms=UNIT_MS,
+            max_frames=options.max_frames if parts.vision is not None else 0,
+            frame_max_px=options.frame_max_px,
+            languages=("en", "zh"),
+            voices=voices.names,
+        )
+        self._parts = parts
+        self._audio = parts.audio
+        self._voices = voices
+        self._options = options
+        tokenizer = parts.tokenizer
+        self._loop = DuplexLoop(
+            parts.llm,
+            rows,
+            options.capacity(parts.config.query_num),
+            sampler=Sampler(options.sampling, tokenizer.bad_token_ids, official=options.official),
+            window=options.window,
+            special_ids=tokenizer.special_ids,
+            marker=tokenizer.encode("\n\nprevious: "),
+            official=options.official,
+            together=options.together,
+        )
+        weight = next(parts.audio.parameters())
+        self._heard = AudioCache(
+            parts.config.audio, rows, dtype=weight.dtype, device=weight.device, together=options.together
+        )
+        self._speaking: Speaking | None = None
+        if parts.decoder is not None and parts.token2wav is not None:
+            self._speaking = Speaking(parts.decoder, parts.token2wav, rows, together=options.together)
+        self._rows: dict[int, _Row] = {}
+        self._observe = observe
+        self._stage_began_s = 0.0
+
+    # -- conversations ------------------------------------------------------------------------------------------------
+
+    def open(self, row: int, setup: SessionSetup) -> None:
+        """Start a conversation: the system prompt with the voice's recording is taken in now.
+
+        Raises:
+            CapacityError: there is no memory for it.
+            ClientError: the instructions are too long, or the recording of the voice cannot be used.
+        """
+        seed = secrets.randbits(63) if self._options.seed is None else self._options.seed
+        try:
+            voice = self._voices.of(setup)
+            self._loop.open(row, self._head(setup, voice), seed)
+            self._give_voice(row, voice, seed)
+        except (torch.OutOfMemoryError, CapacityError, ContextFull) as error:
+            self.close(row)
+            raise _refusal(error) from error
+        self._heard.reset(row)
+        mel = StreamingMel(strict_parity=self._options.official)
+        self._rows[row] = _Row(setup, mel, self._parts.tokenizer.stream())
+
+    def configure(self, row: int, setup: SessionSetup) -> None:
+        """Change instructions and voice: the head is exchanged and what was said so far stays.
+
+        A voice that cannot be used fails the row with the next unit.
+        """
+        found = self._rows[row]
+        before, found.setup = found.setup, setup
+        same_voice = before.voice == setup.voice and before.voice_reference is setup.voice_reference
+        if found.failed or (same_voice and before.instructions == setup.instructions):
+            return
+        try:
+            voice = self._voices.of(setup)
+            self._loop.replace_head(row, self._head(setup, voice))
+            if not same_voice:
+                self._give_voice(row, voice, self._options.seed or 0)
+        except (torch.OutOfMemoryError, CapacityError, ContextFull, ClientError, ModelError) as error:
+            found.error = _refusal(error)
+
+    def cancel(self, row: int, turn: int, played_samples: int) -> None:
+        """Give a turn up. One assignment, which is looked at between decode steps and between stages."""
+        self._loop.cancel(row, turn, played_samples)
+
+    def close(self, row: int) -> None:
+        """Forget a conversation."""
+        self._rows.pop(row, None)
+        self._loop.close(row)
+        if self._speaking is not None:
+            self._speaking.close(row)
+
+    # -- units --------------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Sequence[RowUnit]) -> Iterator[RowOutput | RowFailure]:
+        """Take a unit of each of some rows: hear and look, decide and say, speak; each for all rows at once.
+
+        Yields:
+            That a row listens, as soon as it has decided; what others say, text with the sound that it belongs to,
+            when the sound is made; a failure where a row's context or the memory is full.
+        """
+        self._stage_began_s = time.perf_counter()
+        going = []
+        for given in batch:
+            row = self._rows[given.row]
+            if row.error is not None and not row.failed:
+                yield self._failure(given.row, row.error)
+            if not row.failed:
+                going.append(given)
+        if not going:
+            return
+        chunks = {given.row: self._rows[given.row].mel.feed(given.unit.audio) for given in going}
+        while going:
+            try:
+                inputs = self._perceived(going, [chunks[given.row] for given in going])
+            except torch.OutOfMemoryError:
+                # Nothing of the conversations has been changed. The longest makes room for the others.
+                victim = max(going, key=lambda given: self._loop.cache.lengths[given.row])
+                going.remove(victim)
+                yield self._no_memory(victim.row)
+            else:
+                yield from self._answered(inputs)
+                return
+
+    def _answered(self, inputs: Sequence[UnitInput]) -> Iterator[RowOutput | RowFailure]:
+        saying: list[UnitEnd] = []
+        for event in self._loop.step(inputs):
+            match event:
+                case TurnCut():
+                    yield from self._cut(event)
+                case UnitEnd(listening=True):
+                    yield RowOutput(event.row, ModelOutput(0, listening=True))
+                case UnitEnd():
+                    saying.append(event)
+                case RowFull(row, of_memory=True):
+                    yield self._no_memory(row)
+                case RowFull(row):
+                    yield self._failure(row, ModelError("The conversation is longer than the model can remember."))
+                case SaidToken():
+                    pass
+        self._ended("decode")
+        yield from self._spoken(saying)
+
+    def _perceived(self, batch: Sequence[RowUnit], chunks: Sequence[MelChunk]) -> list[UnitInput]:
+        """Turn what came into embeddings: one call for the sound of all rows, one for their pictures."""
+        seen = self._seen([given.unit for given in batch])
+        self._ended("see")
+        heard = self._audio.stream(chunks, [given.row for given in batch], self._heard)
+        self._ended("hear")
+        return [
+            UnitInput(given.row, audio, pictures, self._typed(given.row, given.unit), given.unit.floor)
+            for given, audio, pictures in zip(batch, heard, seen, strict=True)
+        ]
+
+    def _seen(self, units: Sequence[Unit]) -> list[list[Tensor]]:
+        """Return of each unit's pictures the embeddings, ``[1 + slices, queries, hidden]`` each."""
+        vision, most = self._parts.vision, self._options.max_frames
+        if vision is None:
+            return [[] for _ in units]
+        slices = self._parts.config.slicing
+        frames = [
+            [
+                slice_picture(frame.rgb, self._options.max_slices, slices.scale_resolution, slices.patch_size)
+                for frame in unit.frames[-most:]
+            ]
+            for unit in units
+        ]
+        parts = [part for pictures in frames for picture in pictures for part in picture]
+        if not parts:
+            return [[] for _ in units]
+        embeds = iter(vision.encode(parts).split([len(picture) for pictures in frames for picture in pictures]))
+        return [[next(embeds) for _ in pictures] for pictures in frames]
+
+    def _typed(self, row: int, unit: Unit) -> list[int]:
+        found = self._rows[row]
+        for text in unit.texts:
+            found.typed += self._parts.tokenizer.encode(text)
+        if len(found.typed) > TYPED_MAX_TOKENS:
+            wanted = f"{len(found.typed)} tokens wait to be read; at most {TYPED_MAX_TOKENS} may."
+            found.error, found.typed = ClientError(wanted, param="item.content"), []
+        now, found.typed = found.typed[:TYPED_PER_UNIT_TOKENS], found.typed[TYPED_PER_UNIT_TOKENS:]
+        return now
+
+    def _cut(self, cut: TurnCut) -> Iterator[RowOutput]:
+        """Forget the speech of a turn that is over; say so unless the server knows."""
+        found = self._rows[cut.row]
+        found.text.finish()
+        if self._speaking is not None:
+            self._speaking.drop(cut.row)
+        if found.said_turn == cut.turn and cut.turn > self._loop.cancelled_turn(cut.row):
+            yield RowOutput(cut.row, ModelOutput(cut.turn, end_of_turn=True))
+        found.said_turn = 0
+
+    # -- speech -------------------------------------------------------------------------------------------------------
+
+    def _spoken(self, ends: Sequence[UnitEnd]) -> Iterator[RowOutput | RowFailure]:
+        with_voice = []
+        for end in ends:
+            if self._given_up(end):
+                continue
+            if self._speaking is None or not self._speaking.has_voice(end.row):
+                yield from self._said(end, None)
+                continue
+            try:
+                self._speaking.reserve(end.row)
+                with_voice.append(end)
+            except CapacityError as error:
+                yield self._failure(end.row, error)
+        if self._speaking is None or not with_voice:
+            return
+        generators = [self._loop.generator(end.row) for end in with_voice]
+        for end, sound in self._speaking.speak(with_voice, generators, self._given_up, self._ended):
+            yield from self._said(end, sound)
+
+    def _given_up(self, end: UnitEnd) -> bool:
+        return end.turn <= self._loop.cancelled_turn(end.row)
+
+    def _said(self, end: UnitEnd, sound: Pcm | None) -> Iterator[RowOutput]:
+        """Give out what a row said: its tokens spread evenly over the unit's sound, which no model aligns for us."""
+        found = self._rows[end.row]
+        texts = [found.text.feed([token]) for token in end.spoken]
+        if end.end_of_turn:
+            texts.append(found.text.finish())
+        if sound is None or not len(sound):
+            pieces = [("".join(texts), _SILENCE)]
+        else:
+            self._loop.sounded(end.row, len(sound))
+            cuts = [round(place * len(sound) / len(texts)) for place in range(len(texts) + 1)] if texts else []
+            pieces = _joined([(text, sound[cuts[i] : cuts[i + 1]]) for i, text in enumerate(texts)] or [("", sound)])
+        found.said_turn = 0 if end.end_of_turn else end.turn
+        for place, (text, piece) in enumerate(pieces):
+            last = place == len(pieces) - 1
+            yield RowOutput(end.row, ModelOutput(end.turn, piece, text, end_of_turn=last and end.end_of_turn))
+
+    # -- what it is told first ----------------------------------------------------------------------------------------
+
+    def _head(self, setup: SessionSetup, voice: Voice | None) -> Head:
+        """Return the system prompt (specification §4.1).
+
+        Raises:
+            ClientError: the instructions are too long.
+        """
+        system = WITH_INSTRUCTIONS + setup.instructions if setup.instructions else USUAL_SYSTEM
+        encode = self._parts.tokenizer.encode
+        if voice is None:
+            head = Head(encode(f"<|im_start|>system\n{system}"), encode("<|im_end|>"))
+        else:
+            head = Head(
+                encode(f"<|im_start|>system\n{system}\n<|audio_start|>"),
+                encode("<|audio_end|><|im_end|>"),
+                voice.reference,
+            )
+        if (length := head.layout().length) > HEAD_MAX_TOKENS:
+            raise ClientError(
+                f"Instructions and voice take {length} tokens, of at most {HEAD_MAX_TOKENS}.",
+                param="session.instructions",
+            )
+        return head
+
+    def _give_voice(self, row: int, voice: Voice | None, seed: int) -> None:
+        if self._speaking is not None and voice is not None and voice.prompt is not None:
+            self._speaking.open(row, voice.prompt, seed)
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    def _no_memory(self, row: int) -> RowFailure:
+        log.error("no memory for the unit of %d conversations; one of them is ended", len(self._rows))
+        return self._failure(row, CapacityError(RETRY_AFTER_S))
+
+    def _failure(self, row: int, error: DuplexError) -> RowFailure:
+        self._rows[row].failed = True
+        return RowFailure(row, error)
+
+    def _ended(self, stage: str) -> None:
+        """Measure the stage that ends now, if anybody wants to know."""
+        if self._observe is None:
+            return
+        if self._loop.llm.devices[0].type == "cuda":
+            torch.cuda.synchronize()
+        now_s = time.perf_counter()
+        self._observe(stage, now_s - self._stage_began_s)
+        self._stage_began_s = now_s
+
+
+_SILENCE: Pcm = np.zeros(0, np.float32)
+
+
+def _joined(pieces: Sequence[tuple[str, Pcm]]) -> list[tuple[str, Pcm]]:
+    """Append pieces without text to the one before: they say nothing, and each output costs the same."""
+    joined: list[tuple[str, list[Pcm]]] = []
+    for text, sound in pieces:
+        if joined and not text:
+            joined[-1][1].append(sound)
+        else:
+            joined.append((text, [sound]))
+    return [(text, np.concatenate(sounds)) for text, sounds in joined]
+
+
+def _refusal(error: Exception) -> DuplexError:
+    """Return what the peer is told of an error that kept its conversation from beginning."""
+    if isinstance(error, ContextFull):
+        return ClientError("Instructions and voice leave no room for a conversation.", param="session.instructions")
+    if isinstance(error, DuplexError):
+        return error
+    log.error("no memory for another conversation", exc_info=error)
+    return CapacityError(RETRY_AFTER_S)

@@ -1,0 +1,121 @@
+"""The parts of a checkpoint folder, each loaded to its device: what every way to use the model begins with.
+
+Knows nothing about conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from duplex_server.errors import ModelLoadError
+from duplex_server.models.minicpmo.audio_encoder import AudioEncoder
+from duplex_server.models.minicpmo.checkpoint import read_checkpoint
+from duplex_server.models.minicpmo.config import MiniCPMOConfig, read_config
+from duplex_server.models.minicpmo.llm import Qwen3
+from duplex_server.models.minicpmo.placement import Placement
+from duplex_server.models.minicpmo.progress import loading_bar
+from duplex_server.models.minicpmo.speech_loading import load_speech_decoder, load_token2wav
+from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder, SpeechSampling
+from duplex_server.models.minicpmo.token2wav import Token2Wav
+from duplex_server.models.minicpmo.tokenizer import Tokenizer
+from duplex_server.models.minicpmo.vision import VisionTower
+from duplex_server.models.minicpmo.weights import SafetensorsSource, load_module
+
+__all__ = ["DTYPES", "Parts", "best_dtype", "check_device", "load_parts"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+"""Types that the model can be computed in, by name."""
+_AMPERE = (8, 0)
+"""First compute capability with bfloat16 in hardware. Source: NVIDIA's CUDA C++ Programming Guide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What was loaded; None for what was left out."""
+
+    folder: Path
+    config: MiniCPMOConfig
+    tokenizer: Tokenizer
+    llm: Qwen3
+    vision: VisionTower | None
+    audio: AudioEncoder | None
+    decoder: SpeechDecoder | None
+    token2wav: Token2Wav | None
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """Return the type to compute in where none was asked for: bfloat16 where the device has it, as it was trained.
+
+    Older GPUs get float16, processors float32, on which half precision is slower.
+    """
+    kind = torch.device(device)
+    if kind.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(kind) >= _AMPERE else torch.float16
+
+
+def load_parts(
+    folder: Path,
+    placement: Placement,
+    *,
+    dtype: torch.dtype,
+    flow_steps: int = 10,
+    speech_sampling: SpeechSampling | None = None,
+    official: bool = False,
+) -> Parts:
+    """Load what ``placement`` has a device for, with a bar on the terminal.
+
+    Args:
+        folder: the checkpoint.
+        placement: a device for every part, None for what is left out.
+        dtype: of weights and states; what turns codes into sound is kept in float32.
+        flow_steps: of the flow model's solver.
+        speech_sampling: how speech codes are chosen.
+        official: speech as the official code makes it, bug for bug.
+
+    Raises:
+        CheckpointError: tensors are missing, superfluous or misshapen; names them.
+        ModelLoadError: a file is missing or broken, or a device has not enough memory.
+    """
+    config = read_config(folder)
+    checkpoint = read_checkpoint(folder)
+    source = SafetensorsSource(checkpoint)
+    with torch.device("meta"):
+        llm = Qwen3(config.llm)
+        vision = VisionTower(config) if placement.vision else None
+        audio = AudioEncoder(config) if placement.audio else None
+    with loading_bar(checkpoint.n_bytes, f"Loading {folder.name}") as progress:
+
+        def load(module: nn.Module, prefix: str, device: torch.device | Callable[[str], torch.device]) -> None:
+            load_module(module, source, prefix, device=device, dtype=dtype, progress=progress)
+
+        load(llm, "llm.", lambda name: torch.device(placement.of_llm(name)))
+        for whole, where in ((vision, placement.vision), (audio, placement.audio)):
+            if whole is not None and where is not None:
+                for name, module in whole.named_children():
+                    load(module, f"{name}.", torch.device(where))
+    decoder, token2wav = None, None
+    if placement.speech:
+        device = torch.device(placement.speech)
+        decoder = load_speech_decoder(
+            folder, config.tts, device=device, dtype=dtype, sampling=speech_sampling, strict=official
+        )
+        token2wav = load_token2wav(folder, device=device, steps=flow_steps, strict=official)
+    return Parts(folder, config, Tokenizer(folder), llm, vision, audio, decoder, token2wav)
+
+
+def check_device(device: str) -> None:
+    """Find out whether torch can use a device.
+
+    Raises:
+        ModelLoadError: it cannot; says why.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ModelLoadError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
