@@ -174,3 +174,5 @@ class SessionSetup:
     """float32 mono 16 kHz clip of the voice to clone, for models that can."""
     speed: float = 1.0
     """Speaking rate, 0.25..1.5; 1 is the model's normal one."""
+    listen_scale: float = 1.0
+    """How much likelier than by itself the model is to go on listening where it may speak; the wire's ``eagerness``."""

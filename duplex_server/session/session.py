@@ -23,6 +23,7 @@ from duplex_server.session.attachment import Attachment
 from duplex_server.session.camera import Camera
 from duplex_server.session.clock import SessionClock
 from duplex_server.session.ending import Ending
+from duplex_server.session.idleness import Idleness
 from duplex_server.session.limits import SessionLimits
 from duplex_server.session.microphone import Microphone
 from duplex_server.session.observer import SessionObserver, SessionSummary
@@ -77,6 +78,7 @@ class Session:
         self._units: asyncio.Queue[Unit] = asyncio.Queue(int(limits.engine_behind_s * 1000 / spec.unit_ms))
         self._camera = Camera(limits.pictures, self._cutter.add_frame, self._refuse)
         self._speak_by_s: float | None = None  # until when the model is asked to speak
+        self._idleness = Idleness(self._clock.now_s)
         self._began_s = self._loop_s
         self._ending = Ending(self._began_s, limits.session_max_s)
         self._attached, self._generation = True, transport.generation  # as of the last tick
@@ -242,6 +244,7 @@ class Session:
                 if not echo:
                     speech_probability = max(speech_probability, window.probability)
                 self._apply(self._turns.hear(window, echo=echo, model_audible=audible))
+        self._watch(now_s)
         unit = self._cutter.push(tick, speech_probability, self._floor(now_s))
         if unit is None:
             return
@@ -249,6 +252,17 @@ class Session:
             raise ModelTimeout(unit.index)
         self._units.put_nowait(unit)
         self._observer.units_waiting(self._units.qsize() - 1)
+
+    def _watch(self, now_s: float) -> None:
+        """End a turn that does not go on; ask the model to speak if nobody has for too long."""
+        if self._voice.is_stalled(now_s):
+            self._cut(Outcome.FAILED)
+        began_s = self._idleness.since_s
+        busy = self._turns.user_speaking or self._voice.is_heard(now_s) or self._speak_by_s is not None
+        if self._idleness.is_over(now_s, self._turns.taking.idle_ms, busy=busy):
+            now_ms = int(self._position_s * 1000)
+            self._send(self._dialogue.idled(max(0, now_ms - int((now_s - began_s) * 1000)), now_ms))
+            self._speak_by_s = now_s + _SPEAK_PATIENCE_S
 
     def _floor(self, now_s: float) -> Floor:
         if self._speak_by_s is not None:

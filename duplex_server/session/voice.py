@@ -17,6 +17,9 @@ from duplex_server.wire.events import ServerEvent
 
 __all__ = ["Voice"]
 
+_STALL_S = 10.0
+"""A response that does not go on for so long is ended. Clients give up on one after 10 s (protocol notes §3.1)."""
+
 _TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000
 
 
@@ -42,6 +45,7 @@ class Voice:
         self._playout = Playout(chunk_ms=traits.chunk_ms, lead_ms=traits.lead_ms)
         self._room = asyncio.Event()
         self._response_turn = 0  # the turn whose response is open on the wire, 0 if none
+        self._moved_s = 0.0  # when something was last said, by the model or to the listener
         self.echo = EchoGuard()
         """Knows what the listener's microphone may pick up."""
         self.turn_open = False
@@ -57,6 +61,10 @@ class Voice:
         """Whether the listener hears the model, or will."""
         return self._playout.pending or self._playout.audible(now_s)
 
+    def is_stalled(self, now_s: float) -> bool:
+        """Whether the model has begun a turn, and neither gone on nor ended it for longer than any model thinks."""
+        return self.turn_open and self._playout.pending and now_s - self._moved_s > _STALL_S
+
     async def room(self) -> None:
         """Wait until more may be taken from the model."""
         while not self._playout.room:
@@ -66,6 +74,7 @@ class Voice:
     def put(self, output: ModelOutput, now_s: float) -> None:
         """Take what the model says."""
         if self._playout.put(output):
+            self._moved_s = now_s
             self.turn_open = not output.end_of_turn
             self._announce(now_s)
 
@@ -81,6 +90,7 @@ class Voice:
             due = None
         self.echo.sent(due.pcm if due is not None and self._media_track else None, _TICK_SAMPLES)
         if due is not None:
+            self._moved_s = now_s
             self._send_slice(due)
         retired = self._playout.retire(now_s)
         if retired is not None:

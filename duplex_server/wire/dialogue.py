@@ -156,6 +156,13 @@ class Dialogue:
         self._input.committed()
         return [*self._user.speech_stopped(at_ms)]
 
+    def idled(self, start_ms: int, end_ms: int) -> list[ServerEvent]:
+        """Tell that nobody has spoken between these times on the input clock, for which the model is asked to speak."""
+        if self._closed:
+            return []
+        self._input.committed()
+        return [*self._user.idled(start_ms, end_ms)]
+
     def heard(self, heard: Heard) -> list[ServerEvent]:
         """Tell what the model understood, on the newest user item.
 

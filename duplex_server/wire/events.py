@@ -62,6 +62,7 @@ from duplex_server.wire.server_events import (
     InputAudioBufferCommitted,
     InputAudioBufferSpeechStarted,
     InputAudioBufferSpeechStopped,
+    InputAudioBufferTimeoutTriggered,
     OutputAudioBufferCleared,
     OutputAudioBufferStarted,
     OutputAudioBufferStopped,
@@ -105,6 +106,7 @@ __all__ = [
     "InputAudioBufferCommitted",
     "InputAudioBufferSpeechStarted",
     "InputAudioBufferSpeechStopped",
+    "InputAudioBufferTimeoutTriggered",
     "InputImageBufferAppend",
     "OutputAudioBufferClear",
     "OutputAudioBufferCleared",
@@ -198,6 +200,7 @@ ServerEvent = (
     | InputAudioBufferCommitted
     | InputAudioBufferSpeechStarted
     | InputAudioBufferSpeechStopped
+    | InputAudioBufferTimeoutTriggered
     | OutputAudioBufferCleared
     | OutputAudioBufferStarted
     | OutputAudioBufferStopped

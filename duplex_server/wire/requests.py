@@ -39,6 +39,8 @@ class TurnTaking:
     """Whether the peer is told when the user starts and stops to speak."""
     silence_ms: int = 500
     """Silence after which the user's speech counts as ended, for reporting. 500: OpenAI's server_vad default."""
+    idle_ms: int | None = None
+    """After so long without a word from either side the model is asked to speak; None: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ __all__ = [
     "InputAudioBufferCommitted",
     "InputAudioBufferSpeechStarted",
     "InputAudioBufferSpeechStopped",
+    "InputAudioBufferTimeoutTriggered",
     "OutputAudioBufferCleared",
     "OutputAudioBufferStarted",
     "OutputAudioBufferStopped",
@@ -176,6 +177,17 @@ class InputAudioBufferCommitted(FromServer, kw_only=True, frozen=True, tag="inpu
 
 class InputAudioBufferCleared(FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.cleared"):
     """Audio that the model had not been given is dropped."""
+
+
+class InputAudioBufferTimeoutTriggered(
+    FromServer, kw_only=True, frozen=True, tag="input_audio_buffer.timeout_triggered"
+):
+    """Nobody has spoken for ``idle_timeout_ms``: the silence becomes an item, and the model is asked to speak."""
+
+    item_id: str
+    audio_start_ms: int = 0
+    """Where the silence began, on the input clock."""
+    audio_end_ms: int = 0
 
 
 class ResponseCreated(FromServer, kw_only=True, frozen=True, tag="response.created"):

@@ -41,6 +41,9 @@ OPT_IN_NAMES = frozenset({"unit", "playback", "limits", "overlap", "listen", "re
 MAX_INSTRUCTIONS_CHARS = 65_536
 """Ours: a bound on what one session can make the server keep and echo."""
 
+MIN_IDLE_MS = 1_000
+"""Ours: a shorter silence is a pause between two sentences."""
+
 Eagerness = Literal["low", "medium", "high", "auto"]
 PolicyName = Literal["guarded", "immediate", "model", "push_to_talk"]
 
@@ -77,7 +80,7 @@ class TurnDetectionPatch(msgspec.Struct, kw_only=True, frozen=True):
     threshold: Annotated[float, Meta(ge=0, le=1)] | UnsetType | None = UNSET
     prefix_padding_ms: Annotated[float, Meta(ge=0, le=10_000)] | UnsetType | None = UNSET
     silence_duration_ms: Annotated[float, Meta(ge=0, le=10_000)] | UnsetType | None = UNSET
-    idle_timeout_ms: Annotated[float, Meta(ge=0, le=3_600_000)] | UnsetType | None = UNSET
+    idle_timeout_ms: Annotated[float, Meta(ge=MIN_IDLE_MS, le=3_600_000)] | UnsetType | None = UNSET
 
 
 class Transcription(msgspec.Struct, kw_only=True, frozen=True):

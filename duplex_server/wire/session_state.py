@@ -45,6 +45,10 @@ _MAX_TOOLS_BYTES = 262_144
 _GENERIC_POLICIES = (InterruptionPolicy.GUARDED, InterruptionPolicy.IMMEDIATE)
 
 
+_LISTEN_SCALES = {"low": 1.2, "medium": 1.0, "auto": 1.0, "high": 0.85}
+"""Source: realtime protocol notes §4.2, in the terms of MiniCPM-o's ``listen_prob_scale``."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     """Everything an update can change; replaced as a whole."""
@@ -130,6 +134,7 @@ class SessionState:
             language=self._settings.language,
             voice=output.voice or self._default_voice,
             speed=1.0 if output.speed is None else output.speed,
+            listen_scale=_listen_scale(self.session.audio.input.turn_detection),
         )
 
     @property
@@ -201,6 +206,7 @@ class SessionState:
             policy=override or policy,
             create_response=detection.create_response,
             silence_ms=default.silence_ms if isinstance(silence_ms, UnsetType) else silence_ms,
+            idle_ms=None if isinstance(detection.idle_timeout_ms, UnsetType) else detection.idle_timeout_ms,
         )
 
     def _transcribe_of(self, patch: AudioInputPatch) -> bool:
@@ -259,6 +265,11 @@ class SessionState:
         if not isinstance(extra.duplex_events, UnsetType):
             settings = replace(settings, asked_events=OPT_IN_NAMES.intersection(extra.duplex_events or ()))
         return settings
+
+
+def _listen_scale(detection: TurnDetection | None) -> float:
+    eagerness = detection.eagerness if detection else UNSET
+    return 1.0 if isinstance(eagerness, UnsetType) else _LISTEN_SCALES[eagerness]
 
 
 def _initial_detection(taking: TurnTaking) -> TurnDetection | None:
@@ -323,7 +334,7 @@ def _merge_detection(current: TurnDetection | None, patch: TurnDetectionPatch | 
         value = getattr(patch, key)
         if value is not UNSET and getattr(default, key) is not UNSET:
             changed[key] = getattr(default, key) if value is None else value
-    for key in ("prefix_padding_ms", "silence_duration_ms"):
+    for key in ("prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms"):
         value = getattr(patch, key)
         if value is not UNSET and getattr(default, key) is not UNSET:
             changed[key] = getattr(default, key) if value is None else round(value)

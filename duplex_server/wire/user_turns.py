@@ -18,6 +18,7 @@ from duplex_server.wire.server_events import (
     InputAudioBufferCommitted,
     InputAudioBufferSpeechStarted,
     InputAudioBufferSpeechStopped,
+    InputAudioBufferTimeoutTriggered,
 )
 
 __all__ = ["UserEvent", "UserTurns"]
@@ -25,6 +26,7 @@ __all__ = ["UserEvent", "UserTurns"]
 UserEvent = (
     InputAudioBufferSpeechStarted
     | InputAudioBufferSpeechStopped
+    | InputAudioBufferTimeoutTriggered
     | InputAudioBufferCommitted
     | ConversationItemAdded
     | ConversationItemDone
@@ -80,6 +82,16 @@ class UserTurns:
         if self._announced is not None:
             return self.speech_stopped(self._started_ms + length_ms)
         return self.commit(length_ms)
+
+    def idled(self, start_ms: int, end_ms: int) -> list[UserEvent]:
+        """Tell that nobody spoke between these times, and make an item of it; nothing while speech is announced."""
+        if self._announced is not None:
+            return []
+        item_id = self._announced = self._history.new_id(self._ids)
+        triggered = InputAudioBufferTimeoutTriggered(
+            event_id=self._ids.event(), item_id=item_id, audio_start_ms=start_ms, audio_end_ms=end_ms
+        )
+        return [triggered, *self.commit(end_ms - start_ms)]
 
     def abandon(self) -> list[UserEvent]:
         """End announced speech whose end nobody will report."""

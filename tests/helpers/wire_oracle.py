@@ -161,6 +161,10 @@ class WireOracle:
             self._require(item_id is not None and item_id == self._announced, "stopped is not what started", event)
             self._require(event["audio_end_ms"] >= 0, "audio_end_ms is negative", event)
             self._announced, self._stopped = None, item_id
+        elif kind == "input_audio_buffer.timeout_triggered":
+            self._require(self._announced is None and item_id not in self._items, "silence becomes a new item", event)
+            self._require(0 <= event["audio_start_ms"] <= event["audio_end_ms"], "from when to when", event)
+            self._stopped = item_id
         elif kind == "input_audio_buffer.committed":
             self._require(self._announced is None, "speech that was announced must stop before the commit", event)
             self._require(self._stopped in (None, item_id), "committed is not what stopped", event)

@@ -357,3 +357,61 @@ def test_a_session_that_ends_leaves_no_task() -> None:
         assert len(asyncio.all_tasks()) == 1
 
     run(main())
+
+
+def test_a_turn_that_does_not_go_on_is_ended_and_the_session_goes_on() -> None:
+    async def main() -> None:
+        async with staged() as stage:
+            stage.slot.say(speech(30.0, text="Once upon a time", end=False))
+            await asyncio.sleep(39)
+            assert not stage.of("response.done"), "what is being heard has not stalled"
+            await asyncio.sleep(2)
+            (done,) = stage.of("response.done")
+            assert done["response"]["status"] == "failed"
+            assert stage.slot.cancelled == [(1, 30 * RATE)]
+            stage.slot.say(speech(0.5, turn=2, text="And then."))
+            await asyncio.sleep(2)
+            assert stage.of("response.done")[-1]["response"]["status"] == "completed"
+
+    run(main())
+
+
+def test_after_a_long_silence_the_model_is_asked_to_speak() -> None:
+    async def main() -> None:
+        async with staged() as stage:
+            detection = {"type": "server_vad", "idle_timeout_ms": 5000}
+            stage.send(type="session.update", session={"audio": {"input": {"turn_detection": detection}}})
+            await stage.be_silent(4.0)
+            await stage.speak(1.0)
+            await stage.be_silent(4.5)
+            assert Floor.SPEAK not in stage.floors(), "the user spoke meanwhile"
+            await stage.be_silent(1.5)
+            (told,) = stage.of("input_audio_buffer.timeout_triggered")
+            assert told["audio_end_ms"] - told["audio_start_ms"] == pytest.approx(5000, abs=40)
+            items = [event["item"]["id"] for event in stage.of("conversation.item.added")]
+            assert items[-1] == told["item_id"]
+            assert stage.floors()[-1] is Floor.SPEAK
+            stage.slot.say(speech(0.5, text="Are you there?"))
+            await stage.be_silent(5.0)
+            assert len(stage.of("input_audio_buffer.timeout_triggered")) == 1, (
+                "it is counted from the end of the answer"
+            )
+            await stage.be_silent(1.0)
+            assert len(stage.of("input_audio_buffer.timeout_triggered")) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize(("eagerness", "scale"), [("low", 1.2), ("medium", 1.0), ("high", 0.85), ("auto", 1.0)])
+def test_an_eager_model_listens_less(eagerness: str, scale: float) -> None:
+    async def main() -> None:
+        async with staged() as stage:
+            detection = {"type": "semantic_vad", "eagerness": eagerness}
+            stage.send(type="session.update", session={"audio": {"input": {"turn_detection": detection}}})
+            await asyncio.sleep(0.1)
+            assert stage.slot.setups[-1].listen_scale == scale
+            stage.send(type="session.update", session={"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
+            await asyncio.sleep(0.1)
+            assert stage.slot.setups[-1].listen_scale == 1.0
+
+    run(main())
