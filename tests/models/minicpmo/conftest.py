@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duplex_server.models.minicpmo.audio_encoder import AudioEncoder
     from duplex_server.models.minicpmo.config import MiniCPMOConfig
     from duplex_server.models.minicpmo.llm import Qwen3
+    from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder
     from duplex_server.models.minicpmo.vision import VisionTower
 
 MISSING = [name for name in ("torch", "tokenizers", "safetensors") if importlib.util.find_spec(name) is None]
@@ -116,6 +117,16 @@ def tiny_llm(tiny_checkpoint: Path, tiny_settings: MiniCPMOConfig) -> Qwen3:
         llm = Qwen3(tiny_settings.llm)
     _load(torch.nn.ModuleDict({"llm": llm}), tiny_checkpoint)
     return llm
+
+
+@pytest.fixture(scope="session")
+def speech_decoder(tiny_checkpoint: Path, tiny_settings: MiniCPMOConfig) -> SpeechDecoder:
+    """The tiny checkpoint's, in float32."""
+    import torch
+
+    from duplex_server.models.minicpmo.speech_loading import load_speech_decoder
+
+    return load_speech_decoder(tiny_checkpoint, tiny_settings.tts, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def _load(module: nn.Module, checkpoint: Path) -> None:
