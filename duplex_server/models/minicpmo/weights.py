@@ -12,7 +12,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import safetensors
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from duplex_server.errors import CheckpointError, ModelLoadError
 from duplex_server.models.minicpmo.checkpoint import Checkpoint
 
-__all__ = ["DEAD_TENSORS", "SafetensorsSource", "StateDictSource", "TensorSource", "load_module"]
+__all__ = ["DEAD_TENSORS", "SafetensorsSource", "StateDictSource", "TakesWeight", "TensorSource", "load_module"]
 
 DEAD_TENSORS = (
     "tts.model.embed_tokens.weight",
@@ -48,6 +48,15 @@ class TensorSource(Protocol):
 
     def reader(self) -> contextlib.AbstractContextManager[Callable[[str], Tensor]]:
         """Open what is needed for reading; the function gives a tensor in host memory, not to be written into."""
+        ...
+
+
+@runtime_checkable
+class TakesWeight(Protocol):
+    """A module that keeps its weight in another form than the checkpoint does."""
+
+    def take(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        """Take the weight from host memory, to be kept on ``device`` for computing in ``dtype``."""
         ...
 
 
@@ -199,6 +208,9 @@ def _assign(
     owner = module.get_submodule(path)
     weight = parts[0] if len(parts) == 1 else _fold(*parts)
     try:
+        if leaf == "weight" and isinstance(owner, TakesWeight):
+            owner.take(weight, device, dtype)
+            return
         target = torch.empty(weight.shape, dtype=dtype, device=device)
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
