@@ -125,7 +125,7 @@ class Int4Linear(nn.Module):
 
 def _scale_of_four_bits(groups: Tensor, dtype: torch.dtype) -> Tensor:
     """Return ``[rows, groups, 1]`` in ``dtype`` for float32 ``[rows, groups, group]``: the best of some scales."""
-    extreme = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))
+    extreme = groups.take_along_dim(groups.abs().argmax(dim=2, keepdim=True), 2)
     best, least = None, None
     for steps in _STEPS:
         scale = (extreme / steps).to(dtype).float()
