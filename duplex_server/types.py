@@ -24,6 +24,7 @@ __all__ = [
     "Pcm",
     "Pcm16",
     "SessionSetup",
+    "Tokens",
     "Unit",
     "VideoFrame",
 ]
@@ -108,6 +109,26 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a model read and wrote, by kind."""
+
+    text_in: int = 0
+    audio_in: int = 0
+    image_in: int = 0
+    text_out: int = 0
+    audio_out: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.text_in + other.text_in,
+            self.audio_in + other.audio_in,
+            self.image_in + other.image_in,
+            self.text_out + other.text_out,
+            self.audio_out + other.audio_out,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOutput:
     """What a model yields for one row, as soon as it exists."""
 
@@ -129,6 +150,8 @@ class ModelOutput:
     heard: Heard | None = None
     end_of_session: bool = False
     """The model said goodbye: close the session when all has been heard."""
+    tokens: Tokens | None = None
+    """What was read and written since the last output that said so; only from models that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +168,8 @@ class ModelSpec:
     """Pictures are scaled down so that their longer side is at most this."""
     transcribes: bool = False
     """Whether the model reports what it hears (:class:`Heard`)."""
+    counts_tokens: bool = False
+    """Whether outputs carry :attr:`ModelOutput.tokens`."""
     uses_speech_probability: bool = False
     """Whether the model reads :attr:`Unit.speech_probability`; if not, the server may skip its own VAD."""
     languages: tuple[str, ...] = ("en",)

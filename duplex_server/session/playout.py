@@ -241,6 +241,18 @@ class Playout:
         self._gain = self._gain_target = 1.0
         return Cut(turn.number if turn else 0, self._newest, played)
 
+    def seal(self, turn: int) -> int:
+        """End a turn where it is: what was made of it is played, what still comes is stale.
+
+        Returns:
+            How many samples were made; 0 if it is over.
+        """
+        for waiting in self._turns:
+            if waiting.number == turn:
+                waiting.ended = True
+                return waiting.generated
+        return 0
+
     def duck(self, lowered: bool) -> None:
         """Lower the voice, or raise it again; the change is smooth."""
         self._gain_target = DUCKED_GAIN if lowered else 1.0

@@ -309,6 +309,8 @@ class Session:
             self._apply(self._turns.model_yielded(self._position_samples))
         if len(output.audio) or output.text or output.end_of_turn:
             self._voice.put(output, self._clock.now_s)
+        if output.tokens is not None and self._dialogue.count(output.turn, output.tokens):
+            self._slot.cancel(output.turn, self._voice.end_early(output.turn))
 
     def _turn_begins(self) -> None:
         self._speak_by_s = None

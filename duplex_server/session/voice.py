@@ -45,6 +45,7 @@ class Voice:
         self._playout = Playout(chunk_ms=traits.chunk_ms, lead_ms=traits.lead_ms)
         self._room = asyncio.Event()
         self._response_turn = 0  # the turn whose response is open on the wire, 0 if none
+        self._sealed_turn = 0  # the newest that was ended because it had become too long
         self._moved_s = 0.0  # when something was last said, by the model or to the listener
         self.echo = EchoGuard()
         """Knows what the listener's microphone may pick up."""
@@ -94,7 +95,8 @@ class Voice:
             self._send_slice(due)
         retired = self._playout.retire(now_s)
         if retired is not None:
-            self._end_response(retired.number, Outcome.COMPLETED, retired.sent_samples)
+            outcome = Outcome.INCOMPLETE if retired.number == self._sealed_turn else Outcome.COMPLETED
+            self._end_response(retired.number, outcome, retired.sent_samples)
             self._send(self._dialogue.playback(retired.number, "stopped"))
             self._announce(now_s)
         if self._playout.room:
@@ -109,6 +111,16 @@ class Voice:
             self._send(self._dialogue.playback(cut.turn, "cleared"))
             self._end_response(cut.turn, outcome, cut.played_samples)
         return cut
+
+    def end_early(self, turn: int) -> int:
+        """Let a turn that has become too long be heard as far as it was made, and no further.
+
+        Returns:
+            How many samples that are.
+        """
+        self._sealed_turn = turn
+        self.turn_open = False
+        return self._playout.seal(turn)
 
     def report_position(self, now_s: float) -> None:
         """Tell how far the open response has come."""

@@ -115,6 +115,8 @@ class ResponseParams(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=Tr
 
     instructions: Annotated[str, Meta(max_length=65_536)] | None = None
     output_modalities: Annotated[list[Literal["audio", "text"]], Meta(max_length=2)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | None = None
+    """As in the session, for this response."""
     conversation: str | None = None
     input: list[Any] | None = None
     metadata: Annotated[dict[_MetadataKey, _MetadataValue], Meta(max_length=16)] | None = None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from duplex_server.errors import ClientError, DuplexError, InvalidEvent
-from duplex_server.types import Heard, InterruptionPolicy, ModelSpec, Pcm, SessionSetup
+from duplex_server.types import Heard, InterruptionPolicy, ModelSpec, Pcm, SessionSetup, Tokens
 from duplex_server.wire import client_events as c
 from duplex_server.wire import events as s
 from duplex_server.wire.error_objects import error_object
@@ -191,6 +191,10 @@ class Dialogue:
         response = self._current(turn)
         return [*response.text(text, audio_ms, end_ms)] if response else []
 
+    def count(self, turn: int, tokens: Tokens) -> bool:
+        """Count what the model read and wrote; return whether the open response has become longer than it may."""
+        return not self._closed and self._responses.count(turn, tokens)
+
     def audio(self, turn: int, pcm: Pcm) -> list[ServerEvent]:
         """Count audio as sent, and return the deltas that carry it; none with a media track.
 
@@ -343,9 +347,14 @@ class Dialogue:
             voice=self.setup.voice,
             text_only=text_only,
             media_track=self._media_track,
+            max_output_tokens=self._token_limit(params),
             metadata=params.metadata if params else None,
         )
         return [*self._responses.create(settings)]
+
+    def _token_limit(self, params: c.ResponseParams | None) -> int | Literal["inf"]:
+        asked = params.max_output_tokens if params else None
+        return self._state.token_limit(self._state.session.max_output_tokens if asked is None else asked)
 
     def _drop_unbegun(self) -> list[ServerEvent]:
         """Cancel a response that was asked for and has not begun; a begun one is cut, and closed, by the session."""

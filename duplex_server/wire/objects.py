@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from duplex_server.types import Tokens
 from duplex_server.wire.audio_format import AudioFormat
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Usage",
     "UsageInputDetails",
     "UsageOutputDetails",
+    "usage_of",
 ]
 
 MAX_CONTENT_PARTS = 64
@@ -158,6 +160,21 @@ class Usage(msgspec.Struct, kw_only=True, frozen=True):
     output_tokens: int = 0
     input_token_details: UsageInputDetails = UsageInputDetails()
     output_token_details: UsageOutputDetails = UsageOutputDetails()
+
+
+def usage_of(tokens: Tokens) -> Usage:
+    """Return what a model counted as the wire shows it."""
+    n_in = tokens.text_in + tokens.audio_in + tokens.image_in
+    n_out = tokens.text_out + tokens.audio_out
+    return Usage(
+        total_tokens=n_in + n_out,
+        input_tokens=n_in,
+        output_tokens=n_out,
+        input_token_details=UsageInputDetails(
+            text_tokens=tokens.text_in, audio_tokens=tokens.audio_in, image_tokens=tokens.image_in
+        ),
+        output_token_details=UsageOutputDetails(text_tokens=tokens.text_out, audio_tokens=tokens.audio_out),
+    )
 
 
 class ResponseError(msgspec.Struct, kw_only=True, frozen=True):

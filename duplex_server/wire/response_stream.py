@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET
 
-from duplex_server.types import OUTPUT_RATE_HZ, Pcm
+from duplex_server.types import OUTPUT_RATE_HZ, Pcm, Tokens
 from duplex_server.wire.audio_format import AudioFormat, AudioOutlet
 from duplex_server.wire.history import Spoken
 from duplex_server.wire.ids import Ids
@@ -30,7 +30,7 @@ from duplex_server.wire.objects import (
     ResponseStatus,
     ResponseTextPart,
     StatusDetails,
-    Usage,
+    usage_of,
 )
 from duplex_server.wire.server_events import (
     ConversationItemAdded,
@@ -112,6 +112,7 @@ class ResponseSettings:
     voice: str
     text_only: bool
     media_track: bool
+    max_output_tokens: int | Literal["inf"] = "inf"
     metadata: dict[str, str] | None = None
 
 
@@ -126,6 +127,8 @@ class ResponseStream:
         self.turn: int | None = None
         """The model's turn that it carries; None while the model was only asked to speak."""
         self.spoken: Spoken | None = None
+        self.tokens = Tokens()
+        """What was read for it and written in it."""
         self._previous: str | None = None
         self._finished = False
         self._playback: Literal["none", "started", "over"] = "none"
@@ -135,6 +138,12 @@ class ResponseStream:
     def item_id(self) -> str:
         """Id of its item; empty before it began."""
         return self.spoken.item_id if self.spoken else ""
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether more was written than the client wants."""
+        limit = self._settings.max_output_tokens
+        return limit != "inf" and self.tokens.text_out + self.tokens.audio_out > limit
 
     @property
     def text_only(self) -> bool:
@@ -300,9 +309,9 @@ class ResponseStream:
             output=output or [],
             conversation_id=self._ids.conversation,
             output_modalities=["text"] if settings.text_only else ["audio"],
-            max_output_tokens="inf",
+            max_output_tokens=settings.max_output_tokens,
             audio=ResponseAudio(output=ResponseAudioOutput(format=settings.audio_format, voice=settings.voice)),
-            usage=Usage() if over else None,
+            usage=usage_of(self.tokens) if over else None,
             metadata=settings.metadata,
         )
         if played_ms is None:

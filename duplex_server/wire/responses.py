@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
+from duplex_server.types import Tokens
 from duplex_server.wire.client_events import PlaybackAck
 from duplex_server.wire.events import (
     ConversationItemTruncated,
@@ -35,6 +36,8 @@ class Responses:
         self._history = history
         self._recent: OrderedDict[str, ResponseStream] = OrderedDict()  # newest last; beyond _MAX_RECENT the oldest go
         self._newest_turn = 0
+        self._read = Tokens()  # since the newest response began
+        self._written: dict[int, Tokens] = {}  # in turns that wait for their response; emptied whenever one begins
         self.open: ResponseStream | None = None
 
     @property
@@ -69,9 +72,24 @@ class Responses:
         """Let the open response carry ``turn``."""
         assert self.open is not None and self.is_new(turn), "an open response, a new turn"
         self._newest_turn = turn
+        self.open.tokens = self._read + self._written.pop(turn, Tokens())
+        self._read = Tokens()
+        self._written = {waiting: tokens for waiting, tokens in self._written.items() if waiting > turn}
         spoken = Spoken(self._history.new_id(self._ids), text_only=self.open.text_only)
         previous = self._history.add(spoken.item_id, spoken)
         return self.open.begin(turn, spoken, previous)
+
+    def count(self, turn: int, tokens: Tokens) -> bool:
+        """Count what the model read and wrote; return whether the open response has become too long."""
+        response = self.current(turn)
+        if response is not None:
+            response.tokens += tokens
+            return response.is_too_long
+        if self.is_new(turn):
+            self._written[turn] = self._written.get(turn, Tokens()) + tokens
+        else:
+            self._read += tokens
+        return False
 
     def finish(self, outcome: Outcome, played_ms: int, error: ResponseError | None = None) -> list[ResponseEvent]:
         """Close the open response; nothing if none is."""

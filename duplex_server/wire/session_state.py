@@ -6,7 +6,7 @@ An update is applied whole or not at all. Knows nothing about events or their or
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -142,6 +142,10 @@ class SessionState:
         """How the session decides who speaks."""
         return self._taking_of(self._settings)
 
+    def token_limit(self, asked: int | Literal["inf"] | None) -> int | Literal["inf"]:
+        """Return what a response may have of tokens, if that is asked for: there is no limit where none are counted."""
+        return asked if self._spec.counts_tokens and asked is not None else "inf"
+
     def update(self, patch: SessionPatch, *, voice_locked: bool) -> None:
         """Apply an update, whole or not at all.
 
@@ -154,6 +158,8 @@ class SessionState:
         """
         settings = self._settings
         session = _merge_plain(settings.session, patch, self._default_setup)
+        if not isinstance(patch.max_output_tokens, UnsetType):
+            session = msgspec.structs.replace(session, max_output_tokens=self.token_limit(patch.max_output_tokens))
         audio = session.audio
         if patch.audio:
             if patch.audio.input:

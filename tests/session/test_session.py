@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -13,10 +14,10 @@ from PIL import Image
 from duplex_server.errors import EngineLost
 from duplex_server.session.session import SessionLimits
 from duplex_server.transports.loopback import MESSAGE_TRAITS
-from duplex_server.types import Floor, Heard, InterruptionPolicy, ModelOutput
+from duplex_server.types import Floor, Heard, InterruptionPolicy, ModelOutput, Tokens
 from tests.helpers.slots import speech
 from tests.helpers.virtual_time import run
-from tests.session.stage import staged
+from tests.session.stage import SPEC, staged
 
 RATE = 24_000
 
@@ -413,5 +414,70 @@ def test_an_eager_model_listens_less(eagerness: str, scale: float) -> None:
             stage.send(type="session.update", session={"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
             await asyncio.sleep(0.1)
             assert stage.slot.setups[-1].listen_scale == 1.0
+
+    run(main())
+
+
+COUNTING = dataclasses.replace(SPEC, counts_tokens=True)
+
+
+def test_what_the_model_counts_is_the_usage_of_its_responses() -> None:
+    async def main() -> None:
+        async with staged(spec=COUNTING) as stage:
+            stage.slot.say(ModelOutput(0, listening=True, tokens=Tokens(text_in=5, audio_in=10)))
+            stage.slot.say(ModelOutput(0, listening=True, tokens=Tokens(audio_in=10, image_in=64)))
+            stage.slot.say(counted(1, Tokens(audio_in=10, text_out=4, audio_out=25), end=True))
+            stage.slot.say(counted(2, Tokens(audio_in=10, text_out=2, audio_out=12), end=True))
+            await asyncio.sleep(3)
+            first, second = (event["response"]["usage"] for event in stage.of("response.done"))
+            assert first["input_token_details"] == {
+                "text_tokens": 5,
+                "audio_tokens": 30,
+                "image_tokens": 64,
+                "cached_tokens": 0,
+            }
+            assert first["output_token_details"] == {"text_tokens": 4, "audio_tokens": 25}
+            assert (first["input_tokens"], first["output_tokens"], first["total_tokens"]) == (99, 29, 128)
+            assert (second["input_tokens"], second["output_tokens"]) == (10, 14)
+
+    run(main())
+
+
+def counted(turn: int, tokens: Tokens, *, end: bool) -> ModelOutput:
+    return dataclasses.replace(speech(0.5, turn=turn, text="word ", end=end), tokens=tokens)
+
+
+def test_a_response_has_no_more_tokens_than_it_may_and_is_heard_as_far_as_it_came() -> None:
+    async def main() -> None:
+        async with staged(spec=COUNTING) as stage:
+            stage.send(type="session.update", session={"max_output_tokens": 50})
+            await asyncio.sleep(0.1)
+            assert stage.of("session.updated")[0]["session"]["max_output_tokens"] == 50
+            for _ in range(3):
+                stage.slot.say(counted(1, Tokens(text_out=5, audio_out=15), end=False))
+            await asyncio.sleep(0.1)
+            assert stage.slot.cancelled == [(1, 3 * RATE // 2)]
+            stage.slot.say(counted(1, Tokens(text_out=5, audio_out=15), end=True))  # late output
+            await asyncio.sleep(3)
+            (done,) = stage.of("response.done")
+            response = done["response"]
+            assert (response["status"], response["status_details"]["reason"]) == ("incomplete", "max_output_tokens")
+            assert response["max_output_tokens"] == 50
+            assert len(stage.heard()) == 3 * RATE // 2, "what was made is heard"
+            stage.send(type="response.create", response={"max_output_tokens": "inf"})
+            await asyncio.sleep(0.1)
+            stage.slot.say(counted(2, Tokens(text_out=500), end=True))
+            await asyncio.sleep(2)
+            assert stage.of("response.done")[-1]["response"]["status"] == "completed"
+
+    run(main())
+
+
+def test_where_no_tokens_are_counted_none_are_limited() -> None:
+    async def main() -> None:
+        async with staged() as stage:
+            stage.send(type="session.update", session={"max_output_tokens": 50})
+            await asyncio.sleep(0.1)
+            assert stage.of("session.updated")[0]["session"]["max_output_tokens"] == "inf"
 
     run(main())

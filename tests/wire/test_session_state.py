@@ -229,7 +229,7 @@ SERVER = {
         ({"type": "semantic_vad", "eagerness": "low"}, {**SEMANTIC, "eagerness": "low"}),
         ({"create_response": False}, {**SEMANTIC, "create_response": False}),
         ({"type": "server_vad"}, SERVER),
-        ({"type": "server_vad", "idle_timeout_ms": 5000}, SERVER),
+        ({"type": "server_vad", "idle_timeout_ms": 5000}, {**SERVER, "idle_timeout_ms": 5000}),
         ({"type": "server_vad", "silence_duration_ms": 250.4}, {**SERVER, "silence_duration_ms": 250}),
         ({"type": "server_vad", "eagerness": "low", "threshold": 0.7}, {**SERVER, "threshold": 0.7}),
         (None, None),
