@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,28 @@ def test_it_goes_on_beyond_its_window(model: MiniCPMO) -> None:
     outputs = talk(model, exchange(model) * 9)
     turns = {spoken.output.turn for spoken in outputs} - {0}
     assert turns == set(range(1, 10))
+
+
+def test_memory_is_flat(model: MiniCPMO) -> None:
+    """All tensors, after the window began to slide and the encoder's memory began anew, and again later."""
+    model.open(0, SessionSetup())
+    script = exchange(model) * 9
+    converse(model, {0: script})
+    before = tensor_bytes()
+    converse(model, {0: script})
+    assert tensor_bytes() <= before + 100_000
+    assert len(model._loop._open[0].row.history) <= 512
+    model.close(0)
+
+
+def tensor_bytes() -> int:
+    gc.collect()
+    stored = {}
+    for thing in gc.get_objects():
+        if issubclass(type(thing), torch.Tensor):  # not isinstance: it asks the object, and some warn
+            storage = thing.untyped_storage()
+            stored[storage.data_ptr()] = storage.nbytes()
+    return sum(stored.values())
 
 
 def test_official_behaviour_is_an_option(checkpoint: Path) -> None:
