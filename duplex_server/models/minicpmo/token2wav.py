@@ -20,7 +20,7 @@ from duplex_server.models.minicpmo.flow_encoder import LOOKAHEAD_CODES
 from duplex_server.models.minicpmo.vocoder import Vocoder, alike
 from duplex_server.models.minicpmo.voice_prompt import VoicePrompt
 
-__all__ = ["OUTPUT_HZ", "Token2Wav", "Token2WavState"]
+__all__ = ["LEAD_SAMPLES", "OUTPUT_HZ", "SILENCE_CODE", "Token2Wav", "Token2WavState"]
 
 OUTPUT_HZ = 24_000
 SILENCE_CODE = 4218
