@@ -30,6 +30,7 @@ COMPONENT_INPUTS = ("offaudio_a",)
 
 
 def main(full: Path, out: Path) -> None:
+    """Read the full goldens and write the small ones."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = json.loads((full.parent / "tokenizer_config.json").read_bytes())
     ids = json.loads((full.parent / "prompt_ids.json").read_bytes())
@@ -70,21 +71,25 @@ def conversation(full: Path, out: Path, name: str, n_units: int, bad_ids: list[i
 
 
 def unit_of(key: str) -> int:
+    """Return the unit that an array belongs to."""
     found = re.search(r"u(\d+)_", key)
     assert found
     return int(found[1])
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file."""
     with np.load(file) as arrays:
         return {key: arrays[key] for key in arrays.files}
 
 
 def save(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays."""
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def write(file: Path, told: object) -> None:
+    """Write JSON without spaces."""
     file.write_text(json.dumps(told, separators=(",", ":")) + "\n")
 
 

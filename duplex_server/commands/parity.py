@@ -35,7 +35,9 @@ def run(asked: argparse.Namespace) -> int:
         limit = f"{LIMITS[stage.stage]:.0e}" if numbers else "–"
         ids = "–" if numbers else str(stage.differing)
         sign = "✓" if stage.fits else f"✗ {stage.where}"
-        print(f"{stage.golden:<16}{stage.stage:<20}{stage.compared:>10}{worst:>10}{limit:>10}{ids:>8}  {sign}", flush=True)
+        print(
+            f"{stage.golden:<16}{stage.stage:<20}{stage.compared:>10}{worst:>10}{limit:>10}{ids:>8}  {sign}", flush=True
+        )
         different += not stage.fits
     if different:
         print(f"{different} stages differ by more than rounding.")

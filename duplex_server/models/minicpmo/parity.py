@@ -234,7 +234,9 @@ def compare_all(checkpoint: Path, goldens: Path, device: str = "cpu", only: str 
         raise ModelLoadError(f"{goldens} holds no golden_{only or 'NAME'}.npz")
     recorded_voice = parity_sound.RecordedVoice.find(goldens)
     steps = {flow_steps_of(goldens, name) for name in names} - {None}
-    engine = load_engine(checkpoint, torch.device(device), flow_steps=max((s for s in steps if s), default=recorded_voice.steps))
+    engine = load_engine(
+        checkpoint, torch.device(device), flow_steps=max((s for s in steps if s), default=recorded_voice.steps)
+    )
     recorded_voice.lend_noise(engine)
     kinds: dict[str, Callable[[Engine, Golden, Tally], None]] = {
         "components": parity_components.compare,

@@ -39,11 +39,12 @@ CHAT_QUESTION = "What is in the image?"
 
 def compare(engine: Engine, golden: Golden, tally: Tally) -> None:
     """Compare whatever the golden holds."""
+    _geometry(golden, tally)
     for compare_some in (_pictures, _sounds, _chat, _formulas):
         compare_some(engine, golden, tally)
 
 
-def _pictures(engine: Engine, golden: Golden, tally: Tally) -> None:
+def _geometry(golden: Golden, tally: Tally) -> None:
     for width, height, most, grid, sizes in (golden.told or {}).get("slicing", []):
         found = lay_out(width, height, most)
         columns, rows = found.grid
@@ -54,8 +55,12 @@ def _pictures(engine: Engine, golden: Golden, tally: Tally) -> None:
         tally.sequences("decisions", f"positions of {count}", position_buckets(count, 70).tolist(), buckets)
     if "resampler_pos_5x7" in golden.arrays:
         table = golden.tensor("resampler_pos_5x7")
-        found = grid_positions(POSITIONS_GRID, table.shape[-1])
-        tally.numbers("tables", "resampler_pos_5x7", found, table.flatten(0, 1))
+        tally.numbers(
+            "tables", "resampler_pos_5x7", grid_positions(POSITIONS_GRID, table.shape[-1]), table.flatten(0, 1)
+        )
+
+
+def _pictures(engine: Engine, golden: Golden, tally: Tally) -> None:
     if "vis_resampled" in golden.arrays:
         names = sorted(key for key in golden.inputs if key.startswith("vis_image"))
         parts = [part for name in names for part in slice_picture(golden.inputs[name], VISION_SLICES)]
@@ -72,10 +77,10 @@ def _sounds(engine: Engine, golden: Golden, tally: Tally) -> None:
     if "s3_mel" in golden.arrays:
         mel = torch.from_numpy(tokenizer_mel(golden.sound("s3_audio")))
         tally.numbers("mel of a voice", "s3_mel", mel, golden.tensor("s3_mel"))
-        _speech_tokenizer(engine, golden, tally)
+        _speech_tokenizer(golden, tally)
 
 
-def _speech_tokenizer(engine: Engine, golden: Golden, tally: Tally) -> None:
+def _speech_tokenizer(golden: Golden, tally: Tally) -> None:
     """Compare codes where the tokenizer's weights lie beside the goldens as tensors; the published ones are ONNX."""
     files = [golden.folder.parent / "token2wav" / TOKENIZER_FILE, golden.folder / TOKENIZER_FILE]
     file = next((file for file in files if file.is_file()), None)

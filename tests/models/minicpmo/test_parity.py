@@ -33,7 +33,7 @@ def test_a_difference_is_found_and_named(
     with np.load(GOLDENS / "golden_components.npz") as arrays:
         changed = {key: arrays[key].copy() for key in arrays.files}
     changed["offaudio_a_emb"][3, 5] += 0.01
-    np.savez(tmp_path / "golden_components.npz", **changed)  # type: ignore[arg-type]
+    np.savez(tmp_path / "golden_components.npz", **changed)
     shutil.copy(GOLDENS / "inputs_components.npz", tmp_path)
     assert main(["parity", str(tiny_checkpoint), str(tmp_path)]) == 1
     shown = capsys.readouterr().out
