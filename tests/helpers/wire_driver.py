@@ -69,6 +69,7 @@ class WireDriver:
         setup: SessionSetup | None = None,
         turn_taking: TurnTaking | None = None,
         session_id: str = "sess_00112233445566778899aabb",
+        input_rates_hz: frozenset[int] = frozenset({24_000}),
     ) -> None:
         self.dialogue = Dialogue(
             spec=spec,
@@ -78,6 +79,7 @@ class WireDriver:
             turn_taking=turn_taking or TurnTaking(),
             opt_in=frozenset(opt_in),
             expires_at=1_800_000_000,
+            input_rates_hz=input_rates_hz,
         )
         self.sent: list[dict[str, Any]] = []
         self.requests: list[Request] = []
