@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import get_args
@@ -80,3 +81,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"pictures the newest {MAX_PICTURES}" in PAGE
     for name in OPT_IN_NAMES:
         assert f"`{name}`" in PAGE
+
+
+def test_examples_in_python_are_python() -> None:
+    page_of_clients = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page_of_clients, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        compile(block, "clients.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
