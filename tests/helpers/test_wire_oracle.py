@@ -145,6 +145,13 @@ FAULTS = {
     "another item": _set("response.output_audio.delta", "item_id", "item_x"),
     "no content_index": _set("response.output_audio.delta", "content_index", _GONE),
     "half a sample": _set("response.output_audio.delta", "delta", "AAAA"),
+    "a lump of audio": _set("response.output_audio.delta", "delta", "AAAA" * 4002),
+    "audio that begins elsewhere": _set("response.output_audio.delta", "audio_start_ms", 40),
+    "another session": _set("session.updated", "session.id", "sess_another"),
+    "event_id of another kind": _set("session.updated", "event_id", "item_x"),
+    "stopped before it started": _set("input_audio_buffer.speech_stopped", "audio_end_ms", 299),
+    "item is not its transcript": _set("response.output_item.done", "item.content.0.transcript", "It is one."),
+    "output is not its transcript": _set("response.done", "response.output.0.content.0.transcript", ""),
     "no audio": _set("response.output_audio.delta", "delta", ""),
     "part type": _set("response.content_part.added", "part.type", "output_audio"),
     "transcript is not its deltas": _set("response.output_audio_transcript.done", "transcript", "It is one."),
@@ -167,6 +174,31 @@ def test_a_wrong_field_is_noticed(fault: Callable[[Log], None]) -> None:
     fault(log)
     with pytest.raises(OrderError):
         check(log, media_track=False)
+
+
+def _with(log: Log, place: int, *events: dict[str, Any]) -> Log:
+    numbered = [{**event, "event_id": f"event_planted_{n}"} for n, event in enumerate(events)]
+    return [*log[:place], *numbered, *log[place:]]
+
+
+def test_speaking_on_after_an_interruption_is_noticed() -> None:
+    place = next(n for n, event in enumerate(WEBSOCKET) if event["type"] == "response.output_audio.delta") + 1
+    started = {"type": "input_audio_buffer.speech_started", "item_id": "item_planted", "audio_start_ms": 2000}
+    interrupted = _with(WEBSOCKET, place, started)
+    with pytest.raises(OrderError, match="speaks on"):
+        check(interrupted, media_track=False)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"played_ms": 101}, {"sent_ms": 301}, {"played_ms": -1}, {"response_id": "resp_x"}], ids=str
+)
+def test_a_wrong_position_is_noticed(fault: dict[str, Any]) -> None:
+    response = next(event["response"] for event in WEBSOCKET if event["type"] == "response.done")
+    position = {"played_ms": 100, "sent_ms": 100, "generated_ms": 300, "response_id": response["id"]}
+    position |= {"type": "playback.position", "item_id": response["output"][0]["id"]}
+    check(_with(WEBSOCKET, len(WEBSOCKET), position), media_track=False, opted_in=True)
+    with pytest.raises(OrderError):
+        check(_with(WEBSOCKET, len(WEBSOCKET), {**position, **fault}), media_track=False, opted_in=True)
 
 
 def test_audio_deltas_beside_a_media_track_are_noticed() -> None:

@@ -28,6 +28,7 @@ EXTENSIONS = {
 }
 ERROR_TYPES = {"invalid_request_error", "server_error", "rate_limit_error"}
 ERROR_KEYS = {"type", "code", "message", "param", "event_id"}
+LONGEST_DELTA_MS = 250
 REASONS = {"cancelled": {"turn_detected", "client_cancelled"}, "incomplete": {"max_output_tokens", "content_filter"}}
 
 
@@ -45,6 +46,8 @@ class _Response:
     deltas: list[str] = field(default_factory=list)
     final: str | None = None
     buffer: str = "none"
+    audio_ms: float = 0.0
+    interrupted: bool = False
 
 
 _STAGES = {
@@ -60,16 +63,26 @@ _STAGES = {
 
 
 class WireOracle:
-    """Feed it a session's server events one by one; it raises OrderError at the first that is wrong."""
+    """Feed it a session's server events one by one; it raises OrderError at the first that is wrong.
 
-    def __init__(self, *, media_track: bool, opted_in: bool = False) -> None:
+    Args:
+        media_track: whether the audio goes over a media track.
+        opted_in: whether the client asked for extensions.
+        timely: whether times must agree, and an interruption must silence; false where a dialogue is driven by chance,
+            since both are the session's doing.
+    """
+
+    def __init__(self, *, media_track: bool, opted_in: bool = False, timely: bool = True) -> None:
+        self._timely = timely
         self._media_track = media_track
         self._opted_in = opted_in
         self._event_ids: set[str] = set()
         self._n_fed = 0
         self._closed = False
         self._pcm = True
+        self._session_id: str | None = None
         self._announced: str | None = None
+        self._announced_ms = 0
         self._stopped: str | None = None
         self._items: dict[str, str] = {}  # id → added, done
         self._roles: dict[str, str] = {}  # of every item that ever was
@@ -86,6 +99,7 @@ class WireOracle:
         self._require(not self._closed, "nothing may follow session.closed", event)
         event_id = event.get("event_id")
         self._require(isinstance(event_id, str) and event_id != "", "event_id is missing", event)
+        self._require(str(event_id).startswith("event_"), "event_id is not one", event)
         self._require(event_id not in self._event_ids, "event_id was used before", event)
         self._event_ids.add(str(event_id))
         in_line = kind in ("session.queued", "session.queue_update", "session.queue_done")
@@ -135,6 +149,8 @@ class WireOracle:
             self._require(
                 session.get("type") == "realtime" and bool(session.get("id")), "session lacks type or id", event
             )
+            self._require(self._session_id in (None, session["id"]), "another session", event)
+            self._session_id = session["id"]
             self._require("turn_detection" in session["audio"]["input"], "session is not complete", event)
             self._pcm = session["audio"]["output"]["format"]["type"] == "audio/pcm"
         else:
@@ -148,6 +164,11 @@ class WireOracle:
 
     def _extension(self, kind: str, event: Event) -> None:
         self._require(kind in EXTENSIONS and self._opted_in, "unknown event, or one that nobody asked for", event)
+        if kind == "playback.position":
+            known = self._active is not None and self._active.id == event["response_id"]
+            self._require(known or event["response_id"] in self._over, "of a response that never was", event)
+            in_order = 0 <= event["played_ms"] <= event["sent_ms"] <= event["generated_ms"]
+            self._require(in_order or not self._timely, "played before it was sent, or sent before it was made", event)
 
     def _user(self, kind: str, event: Event) -> None:
         item_id = event.get("item_id")
@@ -156,10 +177,13 @@ class WireOracle:
             self._require(self._announced is None, "speech_started twice", event)
             self._require(isinstance(item_id, str) and item_id not in self._items, "it announces a new item", event)
             self._require(event["audio_start_ms"] >= 0, "audio_start_ms is negative", event)
-            self._announced = item_id
+            self._announced, self._announced_ms = item_id, event["audio_start_ms"]
+            if self._timely and self._active is not None and self._active.audio_ms > 0:
+                self._active.interrupted = True  # clients have thrown away what they had not played
         elif kind == "input_audio_buffer.speech_stopped":
             self._require(item_id is not None and item_id == self._announced, "stopped is not what started", event)
-            self._require(event["audio_end_ms"] >= 0, "audio_end_ms is negative", event)
+            from_ms = self._announced_ms if self._timely else 0
+            self._require(event["audio_end_ms"] >= from_ms, "it stopped before it started", event)
             self._announced, self._stopped = None, item_id
         elif kind == "input_audio_buffer.timeout_triggered":
             self._require(self._announced is None and item_id not in self._items, "silence becomes a new item", event)
@@ -228,6 +252,7 @@ class WireOracle:
         self._items[item_id] = "done"
         if self._active is not None and self._active.item_id == item_id:
             self._require(self._active.stage == "item_done", "the item's output is not done", event)
+            self._says_the_same(self._active, item, event)
             self._active.stage = "closed"
             self._require(item["status"] in ("completed", "incomplete"), "status of a finished item", event)
 
@@ -251,6 +276,10 @@ class WireOracle:
             before, after = _STAGES[kind]
             self._require(response.stage == before, f"came at stage {response.stage!r}, not {before!r}", event)
             response.stage = after
+        if kind.endswith(".delta"):
+            self._require(not response.interrupted, "it speaks on after speech_started", event)
+        if kind == "response.output_item.done":
+            self._says_the_same(response, event["item"], event)
         self._content(kind, response, event)
 
     def _content(self, kind: str, response: _Response, event: Event) -> None:
@@ -266,9 +295,9 @@ class WireOracle:
             self._require(response.stage == "open" and spoken, "audio outside of its part", event)
             self._require(not self._media_track, "audio goes over the media track", event)
             self._require(len(event["delta"]) > 0, "empty audio", event)
-            if self._pcm:
-                n_bytes = len(event["delta"]) * 3 // 4 - event["delta"].count("=")
-                self._require(n_bytes % 2 == 0, "half a sample", event)
+            n_bytes = len(event["delta"]) * 3 // 4 - event["delta"].count("=")
+            self._require(not self._pcm or n_bytes % 2 == 0, "half a sample", event)
+            self._follows(response, n_bytes / (48 if self._pcm else 8), event)
         elif kind in ("response.output_audio_transcript.done", "response.output_text.done"):
             response.final = event["transcript"] if spoken else event["text"]
             self._require(response.final == "".join(response.deltas), "not what the deltas said", event)
@@ -277,6 +306,18 @@ class WireOracle:
             self._require(event["part"]["type"] == response.kind and text == response.final, "another part", event)
         elif kind not in _STAGES:
             self._require(False, "unknown event", event)
+
+    def _follows(self, response: _Response, lasts_ms: float, event: Event) -> None:
+        self._require(lasts_ms <= LONGEST_DELTA_MS, "a lump of audio", event)
+        if "audio_start_ms" in event:
+            gap_ms = event["audio_start_ms"] - response.audio_ms
+            self._require(abs(gap_ms) <= 1, f"{gap_ms} ms are missing before it", event)
+        response.audio_ms += lasts_ms
+
+    def _says_the_same(self, response: _Response, item: Event, event: Event) -> None:
+        """An item repeats what its deltas said."""
+        words = [part.get("transcript", part.get("text")) for part in item["content"]]
+        self._require(words == [response.final], "the item says something else", event)
 
     def _created(self, event: Event) -> None:
         response = event["response"]
@@ -302,6 +343,7 @@ class WireOracle:
             self._require(details.get("reason") in REASONS[status], "reason", event)
         for item in done["output"]:
             self._require((item["status"] == "completed") == (status == "completed"), "the item's status", event)
+            self._says_the_same(response, item, event)
         self._over[response.id] = response
         self._active = None
         self._limits_due = True
