@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from duplex_server.wire.codec import decode_client, encode
 from duplex_server.wire.session_object import OPT_IN_NAMES
 from tests.helpers.slots import LoudnessDetector, ScriptedSlot
 from tests.helpers.wire_oracle import check
+from tests.helpers.wire_witness import check_shape
 
 TICK_S = 0.02
 LOUD = np.random.default_rng(0)
@@ -159,4 +161,6 @@ async def staged(
             await asyncio.wait([serving])
     assert manager.sessions == 0 and slot.closed
     if checked:
+        for event in stage.log():
+            check_shape(json.dumps(event))
         check(stage.log(), media_track=traits.media_track, opted_in=True, all_ended=False)

@@ -23,7 +23,7 @@ from duplex_server.transports.loopback import MEDIA_TRACK_TRAITS, MESSAGE_TRAITS
 from duplex_server.types import InterruptionPolicy, ModelOutput, SessionSetup, Unit
 from tests.helpers.slots import LoudnessDetector, ScriptedSlot
 from tests.helpers.virtual_time import run
-from tests.helpers.wire_oracle import check
+from tests.helpers.wire_resume import check_connections
 from tests.session.resuming import ComingBack
 from tests.session.stage import SPEC, Notes, OneSlotEngine
 
@@ -131,7 +131,8 @@ def recited(traits: TransportTraits, seed: int, *, broken: bool) -> tuple[list[s
                 await break_off(played.client, rng)
             await talking
             await asyncio.sleep(6)
-            check(played.client.log(), media_track=traits.media_track, opted_in=True)
+            client = played.client
+            check_connections([client.logs(peer) for peer in client.peers], media_track=traits.media_track)
             return played.client.transcripts(), played.client.audio(), played
 
     return run(main(), debug=False)
