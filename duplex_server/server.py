@@ -22,6 +22,7 @@ from duplex_server.engine.processes import ProcessEngine
 from duplex_server.media.vad import SileroDetector
 from duplex_server.metrics import Metrics, watch_loop
 from duplex_server.models.minicpmo.hosting import FACTORY, host, is_checkpoint
+from duplex_server.models.minicpmo.placement import Precision
 from duplex_server.page import page_folder
 from duplex_server.security import Gate
 from duplex_server.session.camera import PictureLimits
@@ -136,7 +137,8 @@ def _checkpoint_engine(settings: Settings) -> ProcessEngine:
         "picture_slices": settings.picture_slices,
         "voice_file": settings.voice_file,
     }
-    hosting = host(Path(settings.model), settings.devices, settings.rows_per_worker, options)
+    precision = None if settings.precision.value == "auto" else Precision(settings.precision.value)
+    hosting = host(Path(settings.model), settings.devices, settings.rows_per_worker, options, precision)
     places = " and ".join(_devices_of(told["placement"]) for told in hosting.options)
     _say(f"Loading {settings.model} to {places}, {hosting.rows} conversations each …")
     return ProcessEngine(FACTORY, hosting.rows, len(hosting.options), hosting.options)

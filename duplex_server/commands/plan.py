@@ -35,6 +35,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, default=4000, metavar="N", help="tokens a conversation remembers, default %(default)s"
     )
     parser.add_argument(
+        "--flow-steps", type=int, default=5, metavar="N", help="steps in which the voice is drawn, default %(default)s"
+    )
+    parser.add_argument(
         "--conversations", type=int, default=1, metavar="N", help="how many must fit, default %(default)s"
     )
     parser.add_argument(
@@ -58,7 +61,7 @@ def run(asked: argparse.Namespace) -> int:
     from duplex_server.models.minicpmo.plan import make_plan
 
     wish = _wish(asked)
-    conversation = Conversation(window=asked.window)
+    conversation = Conversation(window=asked.window, flow_steps=asked.flow_steps)
     devices = parse_gpus(asked.gpu) if asked.gpu else find_gpus()
     measured = measure(asked.checkpoint, conversation)
     plan = make_plan(measured, devices, wish)
@@ -77,9 +80,9 @@ def _wish(asked: argparse.Namespace) -> Wish:
     without = frozenset(filter(None, asked.without.split(",")))
     if unknown := without - {"vision", "audio", "speech"}:
         raise ConfigError(f"--without {asked.without}: {', '.join(sorted(unknown))} cannot be left out")
-    for name in ("window", "conversations"):
+    for name in ("window", "flow_steps", "conversations"):
         if getattr(asked, name) < 1:
-            raise ConfigError(f"--{name} {getattr(asked, name)}: must be at least 1")
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(asked, name)}: must be at least 1")
     return Wish(
         conversations=asked.conversations,
         precision=Precision(asked.precision) if asked.precision else None,
@@ -102,7 +105,7 @@ def _report(chosen: Arrangement, plan: Plan, devices: list[Device], conversation
     yield f"   {_WEIGHTS} weights  {_CONVERSATIONS} conversations  {_RESERVED} kept for computing  {_UNUSED} not used"
     yield ""
     if unneeded := [device.label for device in devices if device not in used]:
-        yield f"Not used: {'; '.join(unneeded)}."
+        yield f"Not used: {'; '.join(unneeded)}. `serve` puts a model on each GPU where every one of them holds it."
     for other in plan.others:
         yield (
             f"{_SPLIT_NAMES[other.split].capitalize()} over {len(other.used)} GPUs there is room for "
@@ -167,9 +170,9 @@ def _state(chosen: Arrangement, conversation: Conversation) -> str:
     for part, _ in chosen.places:
         of[part.name] = of.get(part.name, 0) + part.state
     named = {
-        "layer": f"for {conversation.window} tokens",
+        "layer": f"for {conversation.window} tokens and a unit",
         "audio": "for what it heard",
-        "speech": f"while it speaks, for {conversation.turn_s:.0f} s and {conversation.flow_steps} flow steps",
+        "speech": f"to speak in {conversation.flow_steps} flow steps",
     }
     return ", ".join(f"{size(of[name])} {text}" for name, text in named.items() if of.get(name))
 

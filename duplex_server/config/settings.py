@@ -16,7 +16,7 @@ from msgspec import Meta
 from duplex_server.config.keys import KEY_PATTERN
 from duplex_server.types import InterruptionPolicy
 
-__all__ = ["FIELDS", "PREFIX", "Dtype", "Field", "LogLevel", "Settings", "WindowKind"]
+__all__ = ["FIELDS", "PREFIX", "Dtype", "Field", "LogLevel", "Settings", "WeightPrecision", "WindowKind"]
 
 PREFIX = "DUPLEX_"
 """Begins the environment variable of every setting."""
@@ -44,6 +44,15 @@ class Dtype(enum.Enum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     FLOAT32 = "float32"
+
+
+class WeightPrecision(enum.Enum):
+    """How weights of a language model are kept."""
+
+    AUTO = "auto"
+    FULL = "16-bit"
+    INT8 = "int8"
+    INT4 = "int4"
 
 
 class WindowKind(enum.Enum):
@@ -109,6 +118,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dtype: Annotated[
         Dtype, Meta(description="What a MiniCPM-o computes in; auto for the best that the device has.")
     ] = Dtype.AUTO
+    precision: Annotated[
+        WeightPrecision,
+        Meta(
+            description="How the weights of a MiniCPM-o's language model are kept; auto for the best that fits. Fewer "
+            "bits need less memory and say slightly other things."
+        ),
+    ] = WeightPrecision.AUTO
     window: Annotated[
         WindowKind,
         Meta(

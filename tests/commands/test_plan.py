@@ -16,9 +16,9 @@ from duplex_server.models.minicpmo.gpus import find_gpus, parse_gpus
 def test_a_plan_names_parts_precisions_and_bytes(hollow_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(hollow_checkpoint), "--gpu", "32GB"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "It fits on one GPU in 16-bit: 8 conversations at once.",
-        "A conversation takes 1.27 GB: 590 MB for 4000 tokens, 147 MB for what it heard, 532 MB while it speaks, "
-        "for 30 s and 10 flow steps.",
+        "It fits on one GPU in 16-bit: 9 conversations at once.",
+        "A conversation takes 1.09 GB: 643 MB for 4000 tokens and a unit, 147 MB for what it heard, "
+        "304 MB to speak in 5 flow steps.",
         "",
         "GPU 0 (32.0 GB)",
         "  embedding             16-bit              1.24 GB",
@@ -26,11 +26,11 @@ def test_a_plan_names_parts_precisions_and_bytes(hollow_checkpoint: Path, capsys
         "  head                  16-bit              1.24 GB",
         "  vision                16-bit              1.01 GB",
         "  audio                 16-bit               656 MB",
-        "  speech                16-bit, float32     1.35 GB",
-        "  8 conversations × 1.27 GB                 10.2 GB",
+        "  speech                16-bit, float32     1.52 GB",
+        "  9 conversations × 1.09 GB                 9.84 GB",
         "  kept for computing                        1.50 GB",
-        "  not used                                   950 MB",
-        f"  [{'█' * 36}{'▒' * 19}{'░' * 3}{'·' * 2}]",
+        "  not used                                  1.09 GB",
+        f"  [{'█' * 37}{'▒' * 18}{'░' * 3}{'·' * 2}]",
         "   █ weights  ▒ conversations  ░ kept for computing  · not used",
         "",
         "The host needs 524 MB of memory, and while loading up to 5.55 GB more, mapped from one file at a time.",
@@ -41,7 +41,7 @@ def test_several_gpus_have_a_table_each(hollow_checkpoint: Path, capsys: pytest.
     assert main(["plan", str(hollow_checkpoint), "--gpu", "12GB,12GB,12GB", "--window", "8000"]) == 0
     shown = capsys.readouterr().out
     assert "It fits by layers over 3 GPUs in 16-bit: 6 conversations at once." in shown
-    assert "1.18 GB for 8000 tokens" in shown
+    assert "1.23 GB for 8000 tokens" in shown
     assert [line for line in shown.splitlines() if line.startswith("GPU")] == [
         f"GPU {index} (12.0 GB)" for index in range(3)
     ]
@@ -69,9 +69,9 @@ def test_unused_gpus_and_better_splits_are_named(hollow_checkpoint: Path, capsys
     main(["plan", str(hollow_checkpoint), "--gpu", "24GB,24GB"])
     shown = capsys.readouterr().out
     assert "Not used: GPU 1." in shown
-    assert "By layers over 2 GPUs there is room for 19 conversations: --split layers." in shown
+    assert "By layers over 2 GPUs there is room for 23 conversations: --split layers." in shown
     main(["plan", str(hollow_checkpoint), "--gpu", "24GB,24GB", "--split", "layers"])
-    assert "It fits by layers over 2 GPUs in 16-bit: 19 conversations at once." in capsys.readouterr().out
+    assert "It fits by layers over 2 GPUs in 16-bit: 23 conversations at once." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

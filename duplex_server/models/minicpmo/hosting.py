@@ -10,9 +10,9 @@ from typing import Any
 from duplex_server.errors import ConfigError, ModelLoadError
 from duplex_server.models.minicpmo.config import read_config
 from duplex_server.models.minicpmo.gpus import find_gpus
-from duplex_server.models.minicpmo.memory import Conversation, measure
+from duplex_server.models.minicpmo.memory import Conversation, Measured, measure
 from duplex_server.models.minicpmo.placement import Placement, Precision
-from duplex_server.models.minicpmo.plan import Device, Wish, make_plan
+from duplex_server.models.minicpmo.plan import Arrangement, Device, Wish, make_plan
 
 __all__ = ["FACTORY", "Hosting", "host", "is_checkpoint"]
 
@@ -39,17 +39,25 @@ def is_checkpoint(model: str) -> bool:
     return (Path(model) / "config.json").is_file()
 
 
-def host(folder: Path, devices: Sequence[str], rows: int, options: Mapping[str, Any]) -> Hosting:
+def host(
+    folder: Path,
+    devices: Sequence[str],
+    rows: int,
+    options: Mapping[str, Any],
+    precision: Precision | None = None,
+) -> Hosting:
     """Decide what is started for a checkpoint folder.
 
-    Each GPU that holds the whole model gets a worker with a model of its own; where it fits on none of them, one worker
-    spreads it over all.
+    Each GPU gets a worker with a model of its own where all hold the whole model; otherwise one worker spreads it over
+    all. What fits in neither way is tried in the next lower precision.
 
     Args:
         folder: the checkpoint.
         devices: as torch spells them; none: all GPUs that are found, or else the processor.
         rows: conversations of each worker; 0: as many as its memory holds.
-        options: what all workers are told; ``window_tokens``, ``flow_steps`` and ``frames_per_unit`` count here, too.
+        options: what all workers are told; ``window_tokens``, ``flow_steps``, ``frames_per_unit`` and
+            ``picture_slices`` count here, too.
+        precision: of the language model's weights; None: the best that fits, on a processor the best.
 
     Raises:
         ModelLoadError: the checkpoint is broken, or fits nowhere; says what would help.
@@ -58,26 +66,33 @@ def host(folder: Path, devices: Sequence[str], rows: int, options: Mapping[str, 
     sees = options["frames_per_unit"] > 0
     gpus = _gpus(devices)
     if not gpus:
-        device = devices[0] if devices else "cpu"
-        return Hosting(
-            rows or ROWS_ON_CPU, (_told(folder, Placement.single(device, n_layers).only(vision=sees), options),)
-        )
-    conversation = Conversation(window=options["window_tokens"], flow_steps=options["flow_steps"])
+        on_one = Placement.single(devices[0] if devices else "cpu", n_layers, precision or Precision.FULL)
+        return Hosting(rows or ROWS_ON_CPU, (_told(folder, on_one.only(vision=sees), options),))
+    conversation = Conversation(
+        window=options["window_tokens"],
+        flow_steps=options["flow_steps"],
+        frames_per_unit=options["frames_per_unit"],
+        picture_slices=options["picture_slices"],
+    )
     measured = measure(folder, conversation)
-    without = frozenset[str]() if sees else frozenset({"vision"})
-    wish = Wish(conversations=rows or 1, precision=Precision.FULL, embedding_on_cpu=False, without=without)
-    alone = [make_plan(measured, [gpu], wish).chosen for gpu in gpus]
-    if all(alone):
-        places = [found.placement for found in alone if found]
-        fit = min(found.conversations for found in alone if found)
-    else:
-        spread = make_plan(measured, gpus, wish)
-        if spread.chosen is None:
-            raise ModelLoadError(
-                f"{folder} does not fit for {rows or 1} conversations. `duplex-server plan {folder}` says what does."
-            )
-        places, fit = [spread.chosen.placement], spread.chosen.conversations
-    return Hosting(rows or min(fit, MOST_ROWS), tuple(_told(folder, place, options) for place in places))
+    for tried in [precision] if precision else Precision:
+        wish = Wish(rows or 1, tried, without=frozenset[str]() if sees else frozenset({"vision"}))
+        if found := _arranged(measured, gpus, wish):
+            fit = min(arrangement.conversations for arrangement in found)
+            told = tuple(_told(folder, arrangement.placement, options) for arrangement in found)
+            return Hosting(rows or min(fit, MOST_ROWS), told)
+    raise ModelLoadError(
+        f"{folder} does not fit for {rows or 1} conversations. `duplex-server plan {folder}` says what does."
+    )
+
+
+def _arranged(measured: Measured, gpus: Sequence[Device], wish: Wish) -> list[Arrangement]:
+    """Return one arrangement for each GPU, or one over all of them; none where neither fits."""
+    alone = [chosen for gpu in gpus if (chosen := make_plan(measured, [gpu], wish).chosen)]
+    if len(alone) == len(gpus):
+        return alone
+    spread = make_plan(measured, gpus, wish).chosen
+    return [spread] if spread else []
 
 
 def _gpus(devices: Sequence[str]) -> list[Device]:

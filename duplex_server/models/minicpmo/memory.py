@@ -29,8 +29,12 @@ _DEAD = ("tts.model.embed_tokens.", "tts.projector_spk.")
 
 _FLOW_RECENT_FRAMES = 100
 """Mel frames that the flow model remembers beyond the voice prompt. Source: the official trim (specification §6.3)."""
-_SPEECH_POSITIONS_PER_S = 33
-"""Positions of the speech decoder for a second of speech: 25 codes and about 8 of condition (specification §5.2)."""
+_SPEECH_POSITIONS = 1024
+"""Positions of the speech decoder's cache, as ``speaking`` allocates it: half a minute."""
+_HEAD_POSITIONS = 2048
+"""Longest head of a conversation, as in ``options``."""
+_UNIT_POSITIONS = 1 + 10 + 256 + 26
+"""Most positions of a unit beside its pictures, as in ``options``: its begin, sound, typed words, and what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +57,29 @@ class Conversation:
     """What a conversation may need.
 
     Attributes:
-        window: positions that the language model remembers.
-        turn_s: longest turn of speech in one breath, s.
+        window: tokens after which the language model forgets.
         flow_steps: steps of the flow model's solver.
+        frames_per_unit: most pictures of a unit.
+        picture_slices: most slices of a picture beside the whole; 1 means none.
         prompt_s: length of the voice prompt, s.
     """
 
     window: int = 4000
-    turn_s: float = 30.0
-    flow_steps: int = 10
+    flow_steps: int = 5
+    frames_per_unit: int = 1
+    picture_slices: int = 1
     prompt_s: float = 5.0
+
+    def positions(self, queries: int) -> int:
+        """Return the positions of the language model's cache: the window, or the longest head, and one more unit.
+
+        As ``DuplexOptions.capacity``, which torch has to be imported for.
+
+        Args:
+            queries: embeddings of a picture or slice.
+        """
+        picture = (1 + (self.picture_slices if self.picture_slices > 1 else 0)) * (queries + 2)
+        return max(self.window, _HEAD_POSITIONS) + self.frames_per_unit * picture + _UNIT_POSITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +116,9 @@ def measure(folder: Path, conversation: Conversation) -> Measured:
     """
     config = read_config(folder)
     tensors = read_checkpoint(folder).tensors
+    positions = conversation.positions(config.query_num)
     files = {info.file for info in tensors.values()}
-    speech_state = _speech_decoder_state(config, conversation)
+    speech_state = _speech_decoder_state(config)
     token2wav, host, notes = 0, 0, []
     if (folder / "assets" / "token2wav").is_dir():
         found = find_token2wav(folder)
@@ -108,13 +126,17 @@ def measure(folder: Path, conversation: Conversation) -> Measured:
         vocoders = {found.vocoder, found.whole_vocoder}
         token2wav = sum(_stored(info.values()) for info in (flow, *map(read_state_dict_header, vocoders)))
         host = sum(file.stat().st_size for file in (found.speech_tokenizer, found.speaker_model) if file)
-        speech_state += _flow_state(FlowSizes.of({name: info.shape for name, info in flow.items()}), conversation)
+        sizes = FlowSizes.of({name: info.shape for name, info in flow.items()})
+        prompt_frames = round(conversation.prompt_s * 50)
+        speech_state += _flow_state(sizes, prompt_frames + _FLOW_RECENT_FRAMES, conversation.flow_steps)
+        # What the flow model knows of a voice is there once for all who speak with it; one voice is the usual case.
+        token2wav += _flow_state(sizes, prompt_frames, conversation.flow_steps)
     else:
         notes.append("assets/token2wav is not there: what turns codes into sound is not counted.")
     return Measured(
         embedding=_part("embedding", tensors, "llm.model.embed_tokens."),
         layers=tuple(
-            _body_part("layer", tensors, f"llm.model.layers.{index}.", _layer_state(config, conversation.window))
+            _body_part("layer", tensors, f"llm.model.layers.{index}.", _layer_state(config, positions))
             for index in range(config.llm.num_hidden_layers)
         ),
         head=_head_part(tensors),
@@ -127,27 +149,25 @@ def measure(folder: Path, conversation: Conversation) -> Measured:
     )
 
 
-def _layer_state(config: MiniCPMOConfig, window: int) -> int:
-    return 2 * config.llm.kv_size * window * _HALF_BYTES
+def _layer_state(config: MiniCPMOConfig, positions: int) -> int:
+    return 2 * config.llm.kv_size * positions * _HALF_BYTES
 
 
 def _audio_state(config: MiniCPMOConfig) -> int:
     return config.audio.encoder_layers * 2 * config.audio.d_model * config.audio.max_source_positions * _HALF_BYTES
 
 
-def _speech_decoder_state(config: MiniCPMOConfig, conversation: Conversation) -> int:
+def _speech_decoder_state(config: MiniCPMOConfig) -> int:
     tts = config.tts
-    positions = min(round(conversation.turn_s * _SPEECH_POSITIONS_PER_S), tts.max_position_embeddings)
-    return tts.num_hidden_layers * 2 * tts.num_key_value_heads * tts.head_dim * positions * _HALF_BYTES
+    return tts.num_hidden_layers * 2 * tts.num_key_value_heads * tts.head_dim * _SPEECH_POSITIONS * _HALF_BYTES
 
 
-def _flow_state(flow: FlowSizes, conversation: Conversation) -> int:
-    """Caches of the flow model while speaking, in float32, for both halves of its guidance (specification §8.1)."""
-    frames = round(conversation.prompt_s * 50) + _FLOW_RECENT_FRAMES
+def _flow_state(flow: FlowSizes, frames: int, steps: int) -> int:
+    """Caches of the flow model for some mel frames, float32, for both halves of its guidance (specification §8.1)."""
     attention = flow.depth * 2 * 2 * flow.hidden * frames
     convolution = flow.depth * 2 * 2 * flow.hidden * 2
     encoder = 2 * flow.size * (flow.up_blocks * frames + flow.blocks * frames // 2) + 6 * flow.size
-    return _FLOAT_BYTES * (conversation.flow_steps * (attention + convolution) + encoder)
+    return _FLOAT_BYTES * (steps * (attention + convolution) + encoder)
 
 
 def _part(name: str, tensors: Mapping[str, TensorInfo], *prefixes: str, state: int = 0, more: int = 0) -> Part:

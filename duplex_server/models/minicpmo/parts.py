@@ -19,6 +19,7 @@ from duplex_server.models.minicpmo.config import MiniCPMOConfig, read_config
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.placement import Placement
 from duplex_server.models.minicpmo.progress import loading_bar
+from duplex_server.models.minicpmo.quantize import quantize_llm
 from duplex_server.models.minicpmo.speech_loading import load_speech_decoder, load_token2wav
 from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder, SpeechSampling
 from duplex_server.models.minicpmo.token2wav import Token2Wav
@@ -87,6 +88,7 @@ def load_parts(
     source = SafetensorsSource(checkpoint)
     with torch.device("meta"):
         llm = Qwen3(config.llm)
+        quantize_llm(llm, placement.precision)
         vision = VisionTower(config) if placement.vision else None
         audio = AudioEncoder(config) if placement.audio else None
     with loading_bar(checkpoint.n_bytes, f"Loading {folder.name}") as progress:
