@@ -11,9 +11,10 @@ import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,16 @@ def cached_checkpoint(config: Mapping[str, Any], seed: int = SEED) -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(made)
     return folder
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write a checkpoint: ``python -m tests.helpers.minicpmo_checkpoint tiny|hollow FOLDER``."""
+    kind, folder = arguments
+    if kind == "tiny":
+        make_checkpoint(Path(folder), tiny_config())
+    else:
+        make_hollow_checkpoint(Path(folder), published_config())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
