@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from duplex_server.commands import download, inspect, parity, plan, verify
+from duplex_server.commands import download, inspect, parity, plan, run, verify
 from duplex_server.commands.base import Command
 
 __all__ = ["COMMANDS"]
@@ -11,6 +11,7 @@ COMMANDS: dict[str, Command] = {
     "inspect": Command("show what a checkpoint holds", inspect.describe, inspect.run),
     "plan": Command("show which GPUs hold a checkpoint, and how many conversations", plan.describe, plan.run),
     "verify": Command("say whether a checkpoint is complete", verify.describe, verify.run),
+    "run": Command("hold a conversation with a recorded clip as if it were live", run.describe, run.run),
     "parity": Command("compare the engine with recorded runs of the official code", parity.describe, parity.run),
     "download": Command("fetch a checkpoint from a hub", download.describe, download.run),
 }

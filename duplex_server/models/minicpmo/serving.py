@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def build(
     greedy: bool = False,
     seed: int | None = None,
     official: bool = False,
-    model: type[MiniCPMO] = MiniCPMO,
+    model: Callable[..., MiniCPMO] = MiniCPMO,
 ) -> MiniCPMO:
     """Load a checkpoint folder, as engines do.
 
@@ -57,7 +57,7 @@ def build(
         greedy: always the likeliest token and code, for tests.
         seed: of every conversation's random numbers, for tests.
         official: behave as the official code does, bug for bug.
-        model: class of the model.
+        model: makes the model.
 
     Raises:
         ModelLoadError: something is missing or broken, or there is not enough memory; says what.
