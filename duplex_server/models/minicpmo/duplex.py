@@ -32,9 +32,14 @@ class _Conversation:
     window: Window
     head: Head
     generator: torch.Generator
+    listen_scale: float = 1.0
     unit_start: int = 0  # position of the newest unit's <unit>
     script: Sequence[int] | None = None
     hidden: list[Tensor] = field(default_factory=list)  # of what is spoken in this unit, each [hidden]
+
+    def choice(self) -> Choice:
+        """Return what it brings to the choice of its next token."""
+        return Choice(self.row.history, self.generator, self.row.barred, self.listen_scale)
 
 
 class DuplexLoop:
@@ -98,6 +103,10 @@ class DuplexLoop:
         window = Window(self._window, prefix_length, head.suffix, self._marker, official=self._official)
         generator = torch.Generator().manual_seed(seed)
         self._open[row] = _Conversation(DuplexRow(official=self._official), window, head, generator)
+
+    def prefer_listening(self, row: int, scale: float) -> None:
+        """Multiply the odds of listening in a conversation; 1 for the model's own."""
+        self._open[row].listen_scale = scale
 
     def replace_head(self, row: int, head: Head) -> None:
         """Exchange what a conversation began with. Its units stay, with their keys turned to their new positions.
@@ -323,7 +332,7 @@ class DuplexLoop:
                 given.append(None)
         asked = [place for place, token in enumerate(given) if token is None]
         if asked:
-            choices = [Choice(found[i].row.history, found[i].generator, found[i].row.barred) for i in asked]
+            choices = [found[i].choice() for i in asked]
             chosen = iter(self._sampler.choose(self.llm.logits(states[asked]), choices))
         return [(next(chosen), True) if token is None else token for token in given]
 

@@ -34,7 +34,7 @@ from duplex_server.models.minicpmo.speaking import Speaking
 from duplex_server.models.minicpmo.tokenizer import TextStream
 from duplex_server.models.minicpmo.units import Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput
 from duplex_server.models.minicpmo.voices import Voice, Voices
-from duplex_server.types import ModelOutput, ModelSpec, Pcm, SessionSetup, Unit
+from duplex_server.types import OUTPUT_RATE_HZ, ModelOutput, ModelSpec, Pcm, SessionSetup, Tokens, Unit
 
 __all__ = ["MiniCPMO"]
 
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 UNIT_MS = 1000
 """Source: the model was trained on units of one second."""
+CODES_PER_S = 25
+"""Speech codes that make a second of sound. Source: specification §6, the rate of the S3 tokenizer."""
 USUAL_SYSTEM = "Streaming Omni Conversation."
 """What the model is told where nobody gave instructions. Source: specification §4.1."""
 WITH_INSTRUCTIONS = "Streaming Duplex Conversation! "
@@ -58,6 +60,7 @@ class _Row:
     mel: StreamingMel
     text: TextStream
     typed: list[int] = field(default_factory=list)  # bounded by TYPED_MAX_TOKENS
+    read: Tokens = field(default_factory=Tokens)  # with the newest unit
     said_turn: int = 0  # newest turn of which something was handed out, and not its end
     error: DuplexError | None = None  # to be told with the next unit
     failed: bool = False  # it has been told; nothing more is done for it until it is closed
@@ -95,6 +98,7 @@ class MiniCPMO:
             frame_max_px=options.frame_max_px,
             languages=("en", "zh"),
             voices=voices.names,
+            counts_tokens=True,
         )
         self._parts = parts
         self._audio = parts.audio
@@ -136,6 +140,7 @@ class MiniCPMO:
         try:
             voice = self._voices.of(setup)
             self._loop.open(row, self._head(setup, voice), seed)
+            self._loop.prefer_listening(row, setup.listen_scale)
             self._give_voice(row, voice, seed)
         except (torch.OutOfMemoryError, CapacityError, ContextFull) as error:
             self.close(row)
@@ -151,6 +156,7 @@ class MiniCPMO:
         """
         found = self._rows[row]
         before, found.setup = found.setup, setup
+        self._loop.prefer_listening(row, setup.listen_scale)
         same_voice = before.voice == setup.voice and before.voice_reference is setup.voice_reference
         if found.failed or (same_voice and before.instructions == setup.instructions):
             return
@@ -207,12 +213,14 @@ class MiniCPMO:
 
     def _answered(self, inputs: Sequence[UnitInput]) -> Iterator[RowOutput | RowFailure]:
         saying: list[UnitEnd] = []
+        for given in inputs:
+            self._rows[given.row].read = given.tokens
         for event in self._loop.step(inputs):
             match event:
                 case TurnCut():
                     yield from self._cut(event)
                 case UnitEnd(listening=True):
-                    yield RowOutput(event.row, ModelOutput(0, listening=True))
+                    yield RowOutput(event.row, ModelOutput(0, listening=True, tokens=self._rows[event.row].read))
                 case UnitEnd():
                     saying.append(event)
                 case RowFull(row, of_memory=True):
@@ -311,9 +319,12 @@ class MiniCPMO:
             cuts = [round(place * len(sound) / len(texts)) for place in range(len(texts) + 1)] if texts else []
             pieces = _joined([(text, sound[cuts[i] : cuts[i + 1]]) for i, text in enumerate(texts)] or [("", sound)])
         found.said_turn = 0 if end.end_of_turn else end.turn
+        n_codes = 0 if sound is None else len(sound) * CODES_PER_S // OUTPUT_RATE_HZ
+        counted: Tokens | None = found.read + Tokens(text_out=len(end.spoken), audio_out=n_codes)
         for place, (text, piece) in enumerate(pieces):
-            last = place == len(pieces) - 1
-            yield RowOutput(end.row, ModelOutput(end.turn, piece, text, end_of_turn=last and end.end_of_turn))
+            ends = end.end_of_turn and place == len(pieces) - 1
+            yield RowOutput(end.row, ModelOutput(end.turn, piece, text, end_of_turn=ends, tokens=counted))
+            counted = None
 
     # -- what it is told first ----------------------------------------------------------------------------------------
 

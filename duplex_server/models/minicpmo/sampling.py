@@ -62,6 +62,8 @@ class Choice:
     """The row's own, on the CPU."""
     barred: Collection[int] = ()
     """Ids that must not be chosen this time."""
+    listen_scale: float = 1.0
+    """The conversation's own factor to :attr:`SamplingOptions.listen_scale`."""
 
 
 class Sampler:
@@ -118,7 +120,8 @@ class Sampler:
             ids = torch.tensor(padded, device=scores.device)
             scores.scatter_(1, ids, less_likely(scores.take_along_dim(ids, 1), options.repetition_penalty))
         scores[:, SPECIAL.turn_eos] = less_likely(scores[:, SPECIAL.turn_eos], options.turn_end_penalty)
-        scores[:, SPECIAL.listen] += math.log(options.listen_scale)
+        scales = [math.log(options.listen_scale * choice.listen_scale) for choice in choices]
+        scores[:, SPECIAL.listen] += torch.tensor(scales, device=scores.device)
         return scores
 
     def _drawn(self, scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -148,7 +151,7 @@ class Sampler:
             # Negative scores, too, are divided, which makes their tokens likelier.
             scores[said] = scores[said] / options.repetition_penalty
         scores[SPECIAL.turn_eos] = less_likely(scores[SPECIAL.turn_eos], options.turn_end_penalty)
-        scores[SPECIAL.im_end] *= options.listen_scale
+        scores[SPECIAL.im_end] *= options.listen_scale * choice.listen_scale
         if options.listen_top_k is not None and int((scores > scores[SPECIAL.im_end]).sum()) < options.listen_top_k:
             return SPECIAL.im_end
         if options.greedy:

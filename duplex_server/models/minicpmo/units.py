@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from duplex_server.models.minicpmo.tokens import SPECIAL
-from duplex_server.types import Floor
+from duplex_server.types import Floor, Tokens
 
 __all__ = ["Event", "Head", "Layout", "RowFull", "SaidToken", "TurnCut", "UnitEnd", "UnitInput", "embedded"]
 
@@ -50,6 +50,13 @@ class UnitInput:
     floor: Floor = Floor.FREE
     script: Sequence[int] | None = None
     """Tokens that stand in place of the first chosen ones, to replay a recorded conversation; None: choose."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """What the model reads with it, by kind."""
+        seen = sum(picture.shape[0] * picture.shape[1] for picture in self.pictures)
+        heard = 0 if self.audio is None else len(self.audio)
+        return Tokens(text_in=len(self.text), audio_in=heard, image_in=seen)
 
     def layout(self, tail: Sequence[int]) -> Layout:
         """Return its positions, behind what ends the unit before (specification §2.4, §4.2)."""

@@ -16,7 +16,7 @@ from duplex_server.errors import CapacityError, ClientError, DuplexError, MediaE
 from duplex_server.models.base import Model, RowFailure, RowUnit
 from duplex_server.models.minicpmo.hosting import host
 from duplex_server.models.minicpmo.model import MiniCPMO
-from duplex_server.types import Floor, ModelSpec, Pcm, SessionSetup, Unit, VideoFrame
+from duplex_server.types import Floor, ModelSpec, Pcm, SessionSetup, Tokens, Unit, VideoFrame
 from tests.helpers.minicpmo_voice import OPTIONS, build_scripted, speaking_checkpoint
 from tests.helpers.model_conformance import ModelConformance, Spoken, converse, silent_units, sound, units_of
 
@@ -76,6 +76,19 @@ def test_words_come_with_the_sound_they_belong_to(model: MiniCPMO) -> None:
     assert all(len(output.audio) for output in said if output.text), "no word without sound"
     assert said[-1].end_of_turn and not any(output.end_of_turn for output in said[:-1])
     assert 3.0 <= sum(len(output.audio) for output in said) / 24_000 <= 3.5
+
+
+def test_what_is_read_and_written_is_counted(model: MiniCPMO) -> None:
+    heard = [unit.audio for unit in exchange(model)]
+    script = [Unit(n, audio, texts=("what is this",) if n == 0 else ()) for n, audio in enumerate(heard)]
+    outputs = [spoken.output for spoken in talk(model, script)]
+    counted = sum((output.tokens for output in outputs if output.tokens), Tokens())
+    assert counted.audio_in == 10 * len(script)
+    assert counted.text_in == len(model._parts.tokenizer.encode("what is this"))
+    assert counted.image_in == 0
+    n_samples = sum(len(output.audio) for output in outputs)
+    assert counted.audio_out == pytest.approx(n_samples * 25 / 24_000, abs=len(script))
+    assert counted.text_out > 0
 
 
 def test_what_is_seen_heard_and_typed_changes_what_is_said(model: MiniCPMO) -> None:

@@ -62,6 +62,13 @@ def test_ending_a_turn_is_less_likely_than_it_scores(official: bool) -> None:
     assert choose(scores(turn_eos=3.4, t700=3), official=official) == SPECIAL.turn_eos
 
 
+def test_a_conversation_may_prefer_listening_and_another_not() -> None:
+    sampler = Sampler(GREEDY, [])
+    logits = scores(listen=2.9, t700=3).repeat(2, 1)
+    eager, patient = (Choice([], torch.Generator(), listen_scale=scale) for scale in (1.0, 1.2))
+    assert sampler.choose(logits, [eager, patient]) == [700, SPECIAL.listen]
+
+
 class TestDifferences:
     """Specification §9.2 a, b and j: each shown both ways."""
 
