@@ -62,12 +62,21 @@ class StandInDevices(TorchDispatchMode):
             _registered.add(KIND)
         self._lifted = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(device=...) copies where this mode sees it
+        self._overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
+        torch.__future__.set_overwrite_module_params_on_conversion(True)  # Module.double() makes new parameters
+        self._generator = torch.Generator
+        torch.Generator = self._random_numbers  # type: ignore[assignment, misc]
         super().__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
         super().__exit__(*raised)
         torch._C._set_only_lift_cpu_tensors(self._lifted)
+        torch.__future__.set_overwrite_module_params_on_conversion(self._overwritten)
+        torch.Generator = self._generator  # type: ignore[misc]
+
+    def _random_numbers(self, device: torch.device | str = "cpu") -> torch.Generator:
+        return self._generator("cpu" if torch.device(device).type == KIND else device)
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
