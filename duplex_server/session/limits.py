@@ -18,7 +18,7 @@ class SessionLimits:
     """Input that may wait: a 15 MiB append, the largest that OpenAI's protocol allows, holds 327 s."""
     engine_behind_s: float = 10.0
     """Units that may wait for the engine; beyond it the session ends with ModelTimeout."""
-    confirm_ms: int = 512
+    confirm_ms: int = 480
     """How long speech must go on to be an interruption. Backchannels last 300 to 400 ms, "okay" up to 500."""
     resume_grace_s: float = 30.0
     """How long a session waits for a peer whose connection was lost, if the peer knows how to come back."""
