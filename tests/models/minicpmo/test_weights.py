@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -14,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from duplex_server.errors import CheckpointError, ModelLoadError
-from duplex_server.models.minicpmo.checkpoint import read_checkpoint
+from duplex_server.models.minicpmo.checkpoint import INDEX, read_checkpoint
 from duplex_server.models.minicpmo.weights import SafetensorsSource, StateDictSource, load_module
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -201,3 +206,43 @@ def test_values_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "a.pt")
     with pytest.raises(ModelLoadError, match="tensors by name"):
         StateDictSource(tmp_path / "a.pt")
+
+
+LOADING = """
+import re, sys, torch
+from pathlib import Path
+from torch import nn
+from duplex_server.models.minicpmo.checkpoint import read_checkpoint
+from duplex_server.models.minicpmo.weights import SafetensorsSource, load_module
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+with torch.device("meta"):
+    module = nn.ModuleList(nn.Linear(2048, 2048, bias=False) for _ in range(24))
+source = SafetensorsSource(read_checkpoint(Path(sys.argv[1])))
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = peak()
+load_module(module, source, device=torch.device("cpu"), dtype=torch.bfloat16)
+print(peak() - before)
+"""
+
+
+def test_no_more_than_one_shard_is_in_memory_beyond_the_target(tmp_path: Path) -> None:
+    shard_mib, n_shards = 32, 6
+    tensors = {f"{index}.weight": torch.ones(2048, 2048, dtype=torch.bfloat16) for index in range(24)}
+    weight_map = {name: f"model-{place // 4}.safetensors" for place, name in enumerate(tensors)}
+    for file in set(weight_map.values()):
+        save_file({name: tensors[name] for name in tensors if weight_map[name] == file}, tmp_path / file)
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, os.fspath(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    grown_mib = float(done.stdout)
+    target_mib = shard_mib * n_shards
+    assert target_mib - 8 <= grown_mib <= target_mib + shard_mib + 16
