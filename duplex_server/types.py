@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Compaction",
     "INPUT_RATE_HZ",
     "OUTPUT_RATE_HZ",
     "TICK_MS",
@@ -26,6 +27,7 @@ __all__ = [
     "SessionSetup",
     "Tokens",
     "Unit",
+    "UnitCost",
     "VideoFrame",
 ]
 
@@ -129,6 +131,30 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitCost:
+    """What one unit cost, as far as the model measures it; shown to clients that ask why an answer was late."""
+
+    prefill_ms: float = 0.0
+    """Taking the unit in: encoders, and the language model over what they give."""
+    decode_ms: float = 0.0
+    """Deciding, and writing the text."""
+    voice_ms: float = 0.0
+    """Making sound of it."""
+    n_tokens: int = 0
+    """Written for this unit."""
+    context_tokens: int = 0
+    """What the conversation's context holds now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """The model made room in a conversation's context by giving its oldest part up."""
+
+    tokens_before: int
+    tokens_after: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOutput:
     """What a model yields for one row, as soon as it exists."""
 
@@ -152,6 +178,10 @@ class ModelOutput:
     """The model said goodbye: close the session when all has been heard."""
     tokens: Tokens | None = None
     """What was read and written since the last output that said so; only from models that count."""
+    cost: UnitCost | None = None
+    """Of the unit that is being taken; once per unit at most, in its last output."""
+    compaction: Compaction | None = None
+    """The context has just been made smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +206,10 @@ class ModelSpec:
     """BCP 47 tags that it can speak."""
     voices: tuple[str, ...] = ("default",)
     """Names that ``session.audio.output.voice`` may take; the first is the default."""
+    context_tokens_max: int = 0
+    """What a conversation's context holds at most; 0 where the model has none that could fill up."""
+    clones_voices: bool = False
+    """Whether the model speaks with the voice of :attr:`SessionSetup.voice_reference`."""
     examples: tuple[str, ...] = ()
     """Sentences a user can try, shown by the page."""
     output_rate_hz: int = OUTPUT_RATE_HZ

@@ -205,7 +205,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="How long conversations may go on after the server is told to stop, seconds.", ge=0, le=86_400
         ),
-    ] = 10
+    ] = 30
     resume_grace_s: Annotated[
         float,
         Meta(description="How long a conversation waits for a client whose connection broke, seconds.", ge=0, le=3600),

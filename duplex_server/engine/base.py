@@ -6,13 +6,32 @@ Two protocols stand around a model because two people meet there: its author thi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from duplex_server.types import ModelOutput, ModelSpec, SessionSetup, Unit
+from duplex_server.types import ModelOutput, ModelSpec, SessionSetup, Unit, UnitCost
 
-__all__ = ["Engine", "Slot"]
+__all__ = ["Engine", "Slot", "UnitDone"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """A unit was taken in; all that the model says to it came before."""
+
+    index: int
+    """:attr:`Unit.index`."""
+    spoke: bool
+    """Whether the model said anything to it."""
+    waited_ms: float
+    """In the worker, for the step before."""
+    step_ms: float
+    """Of the whole batch."""
+    n_rows: int
+    """Conversations in the batch."""
+    cost: UnitCost | None
+    """What the model says of it."""
 
 
 class Slot(Protocol):
@@ -37,6 +56,10 @@ class Slot(Protocol):
             DuplexError: the model cannot go on with this conversation.
             ModelError: outputs came so far ahead of real time that the bounded queue was full.
         """
+        ...
+
+    def watch(self, on_unit: Callable[[UnitDone], None] | None) -> None:
+        """Have every unit reported that is taken in from now on; None to end it. Never waits."""
         ...
 
     def cancel(self, turn: int, played_samples: int) -> None:

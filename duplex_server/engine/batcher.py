@@ -32,6 +32,8 @@ class Queued:
     unit: Unit
     setup: SessionSetup | None
     """A new set-up to be applied just before the unit."""
+    came_s: float = 0.0
+    """When it came, on the worker's clock."""
 
 
 class Batcher:

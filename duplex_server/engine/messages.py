@@ -121,6 +121,8 @@ class Stepped(msgspec.Struct, array_like=True, frozen=True, tag=16):
 
     conversations: tuple[int, ...]
     duration_s: float
+    waited_s: tuple[float, ...] = ()
+    """How long each one's unit had waited in the worker before."""
 
 
 class Died(msgspec.Struct, array_like=True, frozen=True, tag=17):

@@ -141,7 +141,8 @@ class Runner:
 
     def _obey(self, command: Command, model: Model, batcher: Batcher) -> None:
         if isinstance(command, TakeUnit):
-            batcher.put(Queued(self._rows[command.conversation], command.unit, command.setup))
+            row = self._rows[command.conversation]
+            batcher.put(Queued(row, command.unit, command.setup, time.perf_counter()))
         elif isinstance(command, OpenRow):
             self._open(command, model)
         else:
@@ -189,7 +190,8 @@ class Runner:
             self._unsent.append(Said(conversation, said.output))
             if _is_urgent(said.output):
                 self._flush()
-        self._unsent.append(Stepped(stepped, time.perf_counter() - started_s))
+        waited_s = tuple(started_s - queued.came_s for queued in batch)
+        self._unsent.append(Stepped(stepped, time.perf_counter() - started_s, waited_s))
         self._unsent_steps += 1
 
     def _flush(self) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, Self
 
+from duplex_server.engine.base import UnitDone
 from duplex_server.engine.messages import CancelTurn, CloseRow, Command, TakeUnit
 from duplex_server.errors import DuplexError, ModelError, ModelTimeout
-from duplex_server.types import ModelOutput, SessionSetup, Unit
+from duplex_server.types import ModelOutput, SessionSetup, Unit, UnitCost
 
 __all__ = ["Desk", "RowSlot"]
 
@@ -59,6 +60,10 @@ class RowSlot:
         self._behind = 0
         self._setup: SessionSetup | None = None  # goes with the next unit
         self._outputs: deque[ModelOutput] = deque()  # full: the slot fails, see `said`
+        self._on_unit: Callable[[UnitDone], None] | None = None
+        self._n_stepped = 0
+        self._spoke = False  # since the last unit was taken in
+        self._cost: UnitCost | None = None
         self._failure: DuplexError | None = None
         self._closing = False
         self._opened = asyncio.Event()
@@ -129,6 +134,10 @@ class RowSlot:
             await self._news.wait()
         return self._outputs.popleft()
 
+    def watch(self, on_unit: Callable[[UnitDone], None] | None) -> None:
+        """Have every unit reported as it is taken in, which is before its outputs are read."""
+        self._on_unit = on_unit
+
     def cancel(self, turn: int, played_samples: int) -> None:
         """See :meth:`duplex_server.engine.base.Slot.cancel`. Ignored once the slot is closed or lost."""
         if not self._closing and self._failure is None:
@@ -171,12 +180,24 @@ class RowSlot:
         if len(self._outputs) == OUTPUTS_MAX:
             self._fail(ModelError(f"{OUTPUTS_MAX} outputs of the model were waiting to be read"))
             return
+        self._spoke = self._spoke or bool(output.turn and (len(output.audio) or output.text))
+        self._cost = output.cost or self._cost
         self._outputs.append(output)
         self._news.set()
 
-    def stepped(self) -> None:
-        """Take note: a unit has been taken in."""
+    def stepped(self, waited_s: float = 0.0, step_s: float = 0.0, n_rows: int = 1) -> None:
+        """Take note: a unit has been taken in.
+
+        Args:
+            waited_s: how long it had waited in the worker.
+            step_s: how long the step took.
+            n_rows: how many conversations it was for.
+        """
         self._behind -= 1
+        if self._on_unit is not None:
+            self._on_unit(UnitDone(self._n_stepped, self._spoke, waited_s * 1000, step_s * 1000, n_rows, self._cost))
+        self._n_stepped += 1
+        self._spoke, self._cost = False, None
         self._room.set()
 
     def freed_now(self) -> None:

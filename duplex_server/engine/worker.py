@@ -6,6 +6,7 @@ Knows nothing about how the worker runs: a launcher starts it, a link carries me
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -302,9 +303,10 @@ class Worker:
         self._units += len(report.conversations)
         self._step_total_s += report.duration_s
         self._step_max_s = max(self._step_max_s, report.duration_s)
-        for conversation in report.conversations:
+        n_rows, waited_s = len(report.conversations), report.waited_s or itertools.repeat(0.0)
+        for conversation, wait_s in zip(report.conversations, waited_s, strict=False):
             if (slot := self._slots.get(conversation)) is not None:
-                slot.stepped()
+                slot.stepped(wait_s, report.duration_s, n_rows)
 
     def _hear_rare(self, report: Report) -> None:
         match report:

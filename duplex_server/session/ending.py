@@ -60,6 +60,10 @@ class Ending:
         """How long the session may go on at most."""
         return max(0, int((self._plans["timeout"] - now_s) * 1000))
 
+    def left_s(self, reason: Reason, now_s: float) -> float:
+        """Seconds until a planned end, whether or not another comes before."""
+        return self._plans[reason] - now_s
+
     @property
     def reason(self) -> Reason:
         """Why it ends, or will."""

@@ -22,6 +22,8 @@ class SessionLimits:
     """How long speech must go on to be an interruption. Backchannels last 300 to 400 ms, "okay" up to 500."""
     resume_grace_s: float = 30.0
     """How long a session waits for a peer whose connection was lost, if the peer knows how to come back."""
+    pause_max_s: float = 300.0
+    """How long a client may pause. The place is held meanwhile, and nobody else has it."""
     journal_bytes: int = 4 * 2**20
     """Events kept for such a peer, as JSON: a minute of speech as PCM in base64 is 3.8 MB. Without acknowledgements
     the oldest go when it is full."""

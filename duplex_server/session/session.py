@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from duplex_server.engine.base import Slot
 from duplex_server.errors import ClientError, ModelTimeout
+from duplex_server.media.resample import resample
 from duplex_server.media.vad import VoiceDetector
 from duplex_server.session.attachment import Attachment
 from duplex_server.session.camera import Camera
@@ -27,11 +29,21 @@ from duplex_server.session.idleness import Idleness
 from duplex_server.session.limits import SessionLimits
 from duplex_server.session.microphone import Microphone
 from duplex_server.session.observer import SessionObserver, SessionSummary
+from duplex_server.session.reporting import Reporting
 from duplex_server.session.timeline import InputTimeline, UnitCutter
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
 from duplex_server.session.turns import Hold, Ignore, Interrupt, SpeechStarted, SpeechStopped, TurnEvent, Turns
 from duplex_server.session.voice import Voice
-from duplex_server.types import INPUT_RATE_HZ, Floor, InterruptionPolicy, ModelOutput, ModelSpec, Pcm, Unit
+from duplex_server.types import (
+    INPUT_RATE_HZ,
+    Floor,
+    InterruptionPolicy,
+    ModelOutput,
+    ModelSpec,
+    Pcm,
+    SessionSetup,
+    Unit,
+)
 from duplex_server.wire import requests as asked
 from duplex_server.wire.dialogue import Dialogue, Outcome
 from duplex_server.wire.events import ServerEvent
@@ -82,6 +94,8 @@ class Session:
         self._began_s = self._loop_s
         self._ending = Ending(self._began_s, limits.session_max_s)
         self._attached, self._generation = True, transport.generation  # as of the last tick
+        self._reporting = Reporting(dialogue.reports, spec, limits, self._ending, slot, self._send, self._began_s)
+        self._paused = False  # the client asked for it
         self._n_interruptions = 0
         self._answered_samples = 0  # last_voiced_end of the speech that the newest response answered
 
@@ -96,6 +110,7 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._send(self._dialogue.open())
+                self._reporting.tell_limits(self._began_s)
                 jobs = (self._beat, self._feed, self._drain, self._camera.look)
                 running = [tasks.create_task(job(), name=f"{self.session_id}:{job.__name__}") for job in jobs]
                 await self._read()
@@ -120,18 +135,19 @@ class Session:
             n_interruptions=self._n_interruptions,
             n_stale_samples=self._voice.playout.n_stale_samples,
             n_underruns=self._voice.playout.n_underruns,
-            n_frames_dropped=self._cutter.n_frames_dropped + self._camera.n_replaced,
+            n_frames_dropped=self._n_frames_dropped,
             input=self._timeline.statistics,
         )
 
     async def _read(self) -> None:
         async for received in self._transport.events():
             self._receive(received)
+            self._reporting.follow_wishes()
 
     def _receive(self, received: Received) -> None:
         match received:
             case MediaAudio():
-                self._microphone.put(received)
+                self._hear_later(received)
             case MediaFrame():
                 self._put_image(received, self._position_s)
             case ClientError():
@@ -145,7 +161,7 @@ class Session:
     def _perform(self, request: asked.Request) -> None:
         match request:  # CommitInput changes nothing: the model has heard all that came, and waits for CreateResponse
             case asked.AppendAudio():
-                self._microphone.put(request)
+                self._hear_later(request)
             case asked.AppendImage():
                 captured_s = self._position_s if request.captured_ms is None else request.captured_ms / 1000
                 self._put_image(request, captured_s)
@@ -153,7 +169,7 @@ class Session:
                 self._add_text(request.text)
             case asked.Configure():
                 self._turns.taking = request.turn_taking
-                self._slot.configure(request.setup)
+                self._slot.configure(_with_voice(request))
             case asked.ClearInput():
                 self._timeline.clear()
             case asked.CreateResponse():
@@ -163,6 +179,12 @@ class Session:
             case asked.CancelResponse() | asked.ClearOutput():
                 self._speak_by_s = None
                 self._cut(Outcome.CANCELLED)
+            case asked.Pause():
+                self._pause()
+            case asked.Continue():
+                self._paused = False
+                self._ending.give_up("paused")
+                self._send(self._dialogue.reports.continued())
             case asked.BargeIn():
                 self._apply(self._turns.client_interrupted(self._position_samples))
             case asked.CloseSession():
@@ -171,6 +193,17 @@ class Session:
     def _add_text(self, text: str) -> None:
         """A question about a picture must not reach the model before the picture."""
         self._camera.after(partial(self._cutter.add_text, text))
+
+    def _hear_later(self, audio: asked.AppendAudio | MediaAudio) -> None:
+        if not self._paused:
+            self._microphone.put(audio)
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._ending.plan("paused", self._loop_s + self._limits.pause_max_s)
+        left_s = self._ending.left_s("paused", self._loop_s) - self._ending.left_s("timeout", self._loop_s)
+        self._send(self._dialogue.reports.paused(round((self._dialogue.session.expires_at or 0) + left_s)))
 
     def _put_image(self, image: asked.AppendImage | MediaFrame, captured_s: float) -> None:
         if self._spec.max_frames:
@@ -190,13 +223,14 @@ class Session:
         n_beats = 0
         while not self._is_over():
             self._follow_attachment()
-            clock.hold(not self._attached)
+            clock.hold(self._paused or not self._attached)
             if not clock.paused:
                 self._hear(self._timeline.take())
                 self._voice.play(clock.tick_s)
                 n_beats += 1
                 if n_beats % _POSITION_EVERY_TICKS == 0:
                     self._voice.report_position(clock.tick_s)
+            self._reporting.tell_units()
             self._transport.repeat_audio()
             await clock.next_tick()
         await self._finish()
@@ -205,6 +239,7 @@ class Session:
         while True:
             unit = await self._units.get()
             await self._slot.push(unit)
+            self._reporting.unit_handed(unit, self._loop_s)
 
     async def _drain(self) -> None:
         async for output in self._slot.outputs():
@@ -218,9 +253,14 @@ class Session:
             self._generation, self._attached = transport.generation, True
             self._ending.give_up("lost")
             self._timeline.excuse(int(self._limits.resume_grace_s * INPUT_RATE_HZ))
+            self._reporting.tell_limits(self._loop_s)
         if self._attached and not transport.attached:
             self._attached = False
             self._ending.plan("lost", self._loop_s + self._limits.resume_grace_s)
+
+    @property
+    def _n_frames_dropped(self) -> int:
+        return self._cutter.n_frames_dropped + self._camera.n_replaced
 
     @property
     def _loop_s(self) -> float:
@@ -250,6 +290,7 @@ class Session:
             return
         if self._units.full():
             raise ModelTimeout(unit.index)
+        self._reporting.unit_gathered(unit, self._loop_s, self._n_frames_dropped)
         self._units.put_nowait(unit)
         self._observer.units_waiting(self._units.qsize() - 1)
 
@@ -303,6 +344,7 @@ class Session:
     def _take_output(self, output: ModelOutput) -> None:
         if output.heard is not None:
             self._send(self._dialogue.heard(output.heard))
+        self._reporting.model_said(output, self._loop_s)
         if output.end_of_session:
             self._ending.model_leaves()
         if output.yields and self._voice.playout.current(output.turn):
@@ -344,4 +386,13 @@ class Session:
         if self._ending.reason == "model":  # untold, the peer would take it for a lost connection and come back
             self._send(self._dialogue.reports.closing("model", 0))
         self._send(self._dialogue.fail(error) if error else [])
+        self._send(self._dialogue.reports.closed(self._ending.reason))
         await self._transport.close(error)
+
+
+def _with_voice(request: asked.Configure) -> SessionSetup:
+    """Return the set-up with the voice to clone at the rate that models hear; at most 30 s, some milliseconds' work."""
+    if request.reference is None:
+        return request.setup
+    pcm = resample(request.reference.pcm, request.reference.rate_hz, INPUT_RATE_HZ)
+    return replace(request.setup, voice_reference=pcm)

@@ -30,10 +30,13 @@ __all__ = [
     "ResponseCreate",
     "ResponseParams",
     "SessionClose",
+    "SessionContinue",
     "SessionEventAck",
     "SessionHeartbeat",
+    "SessionPause",
     "SessionResume",
     "SessionUpdate",
+    "TurnSignal",
 ]
 
 MAX_EVENT_ID_CHARS = 512
@@ -179,3 +182,18 @@ class SessionEventAck(_FromClient, kw_only=True, frozen=True, tag="session.event
     """Extension: all events up to this number have arrived, and need not be kept. Not answered."""
 
     server_event_seq: Annotated[int, Meta(ge=0)]
+
+
+class SessionPause(_FromClient, kw_only=True, frozen=True, tag="session.pause"):
+    """Extension: let the session stand still. What the microphone sends meanwhile is dropped."""
+
+
+class SessionContinue(_FromClient, kw_only=True, frozen=True, tag="session.continue"):
+    """Extension: go on after ``session.pause``."""
+
+
+class TurnSignal(_FromClient, kw_only=True, frozen=True, tag="turn.signal"):
+    """Extension: the client knows of the user's turn what the server has to guess. Answered by ``turn.event``."""
+
+    event: Literal["user_started", "user_stopped", "barge_in"]
+    """``user_started`` and ``barge_in`` give the user the floor, ``user_stopped`` asks the model for an answer."""

@@ -29,7 +29,9 @@ from duplex_server.wire.requests import (
     ClearOutput,
     CloseSession,
     Configure,
+    Continue,
     CreateResponse,
+    Pause,
     TurnTaking,
 )
 from duplex_server.wire.response_stream import Outcome, ResponseSettings, ResponseStream
@@ -276,6 +278,12 @@ class Dialogue:
                 return Reply([*self._responses.acknowledge(event)])
             case c.SessionHeartbeat():
                 return Reply([s.SessionHeartbeatAck(event_id=self._ids.event())])
+            case c.SessionPause():
+                return Reply(requests=[Pause()])
+            case c.SessionContinue():
+                return Reply(requests=[Continue()])
+            case c.TurnSignal():
+                return self._take_signal(event)
             case c.SessionEventAck():  # what may be forgotten is the connection's affair
                 return Reply()
             case c.SessionResume():
@@ -287,14 +295,14 @@ class Dialogue:
                 return self._close(event)
 
     def _update(self, event: c.SessionUpdate) -> Reply:
-        setup, taking = self.setup, self.turn_taking
+        setup, taking, reference = self.setup, self.turn_taking, self._state.reference
         self._state.update(event.session, voice_locked=self._was_heard)
         self._input.reformat(self._state.input_format)
         events: list[ServerEvent] = [s.SessionUpdated(event_id=self._ids.event(), session=self._state.session)]
         if not self.turn_taking.report_speech:
             events += self._user.abandon()
-        same = self.setup == setup and self.turn_taking == taking
-        return Reply(events, [] if same else [Configure(self.setup, self.turn_taking)])
+        same = self.setup == setup and self.turn_taking == taking and self._state.reference is reference
+        return Reply(events, [] if same else [Configure(self.setup, self.turn_taking, self._state.reference)])
 
     def _create_response(self, event: c.ResponseCreate) -> Reply:
         if self._responses.open is not None:
@@ -314,6 +322,14 @@ class Dialogue:
                 "A response cannot have an input of its own.", param="response.input", code="unsupported_value"
             )
         return Reply(self._create(params), [CreateResponse(params.instructions if params else None)])
+
+    def _take_signal(self, event: c.TurnSignal) -> Reply:
+        told: list[ServerEvent] = [s.TurnEvent(event_id=self._ids.event(), event=event.event)]
+        if event.event != "user_stopped":
+            return Reply(told, [BargeIn()])
+        if self._responses.open is not None:
+            return Reply(told)
+        return Reply([*told, *self._create(None)], [CreateResponse()])
 
     def _cancel_response(self, event: c.ResponseCancel) -> Reply:
         response = self._responses.open
@@ -349,6 +365,7 @@ class Dialogue:
             media_track=self._media_track,
             max_output_tokens=self._token_limit(params),
             metadata=params.metadata if params else None,
+            marks=self._wants("playback"),
         )
         return [*self._responses.create(settings)]
 

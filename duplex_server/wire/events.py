@@ -26,27 +26,40 @@ from duplex_server.wire.client_events import (
     ResponseCreate,
     ResponseParams,
     SessionClose,
+    SessionContinue,
     SessionEventAck,
     SessionHeartbeat,
+    SessionPause,
     SessionResume,
     SessionUpdate,
+    TurnSignal,
 )
 from duplex_server.wire.extension_events import (
+    ContextCompacted,
+    DuplexUnit,
+    InputImageConsumed,
+    ListeningResponse,
     OverlapDecision,
     PlaybackAcknowledged,
     PlaybackFigures,
     PlaybackPosition,
     PlaybackReport,
+    ResponseListen,
+    ResponseSpeak,
     SessionClosed,
+    SessionContinued,
     SessionExpired,
     SessionGoAway,
     SessionHeartbeatAck,
+    SessionLimits,
+    SessionPaused,
     SessionQueued,
     SessionQueueDone,
     SessionQueueUpdate,
     SessionReplaced,
     SessionResumed,
     SessionResyncRequired,
+    TurnEvent,
 )
 from duplex_server.wire.server_events import (
     ConversationItemAdded,
@@ -86,6 +99,7 @@ from duplex_server.wire.server_events import (
 __all__ = [
     "BargeIn",
     "ClientEvent",
+    "ContextCompacted",
     "ConversationItemAdded",
     "ConversationItemCreate",
     "ConversationItemDelete",
@@ -98,6 +112,7 @@ __all__ = [
     "ConversationItemRetrieved",
     "ConversationItemTruncate",
     "ConversationItemTruncated",
+    "DuplexUnit",
     "ErrorEvent",
     "InputAudioBufferAppend",
     "InputAudioBufferClear",
@@ -108,6 +123,8 @@ __all__ = [
     "InputAudioBufferSpeechStopped",
     "InputAudioBufferTimeoutTriggered",
     "InputImageBufferAppend",
+    "InputImageConsumed",
+    "ListeningResponse",
     "OutputAudioBufferClear",
     "OutputAudioBufferCleared",
     "OutputAudioBufferStarted",
@@ -125,6 +142,7 @@ __all__ = [
     "ResponseCreate",
     "ResponseCreated",
     "ResponseDone",
+    "ResponseListen",
     "ResponseOutputAudioDelta",
     "ResponseOutputAudioDone",
     "ResponseOutputAudioTranscriptDelta",
@@ -134,15 +152,21 @@ __all__ = [
     "ResponseOutputTextDelta",
     "ResponseOutputTextDone",
     "ResponseParams",
+    "ResponseSpeak",
     "ServerEvent",
     "SessionClose",
     "SessionClosed",
+    "SessionContinue",
+    "SessionContinued",
     "SessionCreated",
     "SessionEventAck",
     "SessionExpired",
     "SessionGoAway",
     "SessionHeartbeat",
     "SessionHeartbeatAck",
+    "SessionLimits",
+    "SessionPause",
+    "SessionPaused",
     "SessionQueueDone",
     "SessionQueueUpdate",
     "SessionQueued",
@@ -152,6 +176,8 @@ __all__ = [
     "SessionResyncRequired",
     "SessionUpdate",
     "SessionUpdated",
+    "TurnEvent",
+    "TurnSignal",
     "UnknownEvent",
 ]
 
@@ -180,14 +206,18 @@ ClientEvent = (
     | ResponseCancel
     | ResponseCreate
     | SessionClose
+    | SessionContinue
     | SessionEventAck
     | SessionHeartbeat
+    | SessionPause
     | SessionResume
     | SessionUpdate
+    | TurnSignal
 )
 
 ServerEvent = (
-    ConversationItemAdded
+    ContextCompacted
+    | ConversationItemAdded
     | ConversationItemDeleted
     | ConversationItemDone
     | ConversationItemInputAudioTranscriptionCompleted
@@ -195,12 +225,14 @@ ServerEvent = (
     | ConversationItemInputAudioTranscriptionFailed
     | ConversationItemRetrieved
     | ConversationItemTruncated
+    | DuplexUnit
     | ErrorEvent
     | InputAudioBufferCleared
     | InputAudioBufferCommitted
     | InputAudioBufferSpeechStarted
     | InputAudioBufferSpeechStopped
     | InputAudioBufferTimeoutTriggered
+    | InputImageConsumed
     | OutputAudioBufferCleared
     | OutputAudioBufferStarted
     | OutputAudioBufferStopped
@@ -212,6 +244,7 @@ ServerEvent = (
     | ResponseContentPartDone
     | ResponseCreated
     | ResponseDone
+    | ResponseListen
     | ResponseOutputAudioDelta
     | ResponseOutputAudioDone
     | ResponseOutputAudioTranscriptDelta
@@ -220,11 +253,15 @@ ServerEvent = (
     | ResponseOutputItemDone
     | ResponseOutputTextDelta
     | ResponseOutputTextDone
+    | ResponseSpeak
     | SessionClosed
+    | SessionContinued
     | SessionCreated
     | SessionExpired
     | SessionGoAway
     | SessionHeartbeatAck
+    | SessionLimits
+    | SessionPaused
     | SessionQueueDone
     | SessionQueueUpdate
     | SessionQueued
@@ -232,4 +269,5 @@ ServerEvent = (
     | SessionResumed
     | SessionResyncRequired
     | SessionUpdated
+    | TurnEvent
 )

@@ -11,21 +11,31 @@ from duplex_server.wire.server_events import FromServer
 from duplex_server.wire.session_object import Session
 
 __all__ = [
+    "ContextCompacted",
+    "DuplexUnit",
+    "InputImageConsumed",
+    "ListeningResponse",
     "OverlapDecision",
     "PlaybackAcknowledged",
     "PlaybackFigures",
     "PlaybackPosition",
     "PlaybackReport",
+    "ResponseListen",
+    "ResponseSpeak",
     "SessionClosed",
+    "SessionContinued",
     "SessionExpired",
     "SessionGoAway",
     "SessionHeartbeatAck",
+    "SessionLimits",
+    "SessionPaused",
     "SessionQueueDone",
     "SessionQueueUpdate",
     "SessionQueued",
     "SessionReplaced",
     "SessionResumed",
     "SessionResyncRequired",
+    "TurnEvent",
 ]
 
 
@@ -151,3 +161,101 @@ class SessionQueueDone(FromServer, kw_only=True, frozen=True, tag="session.queue
     """Extension: there is a place; ``session.created`` follows."""
 
     ticket_id: str
+
+
+class ListeningResponse(msgspec.Struct, kw_only=True, frozen=True):
+    """``response`` of ``response.listen``: there is none."""
+
+    status: str = "listening"
+    metadata: dict[str, str] = {}
+
+
+class ResponseListen(FromServer, kw_only=True, frozen=True, tag="response.listen"):
+    """Extension (``listen``): the model decided to listen."""
+
+    unit: int
+    input_ms: int = 0
+    """Where the unit ends on the input clock."""
+    response: ListeningResponse = ListeningResponse()
+
+
+class ResponseSpeak(FromServer, kw_only=True, frozen=True, tag="response.speak"):
+    """Extension (``listen``): the model decided to speak, or to go on speaking."""
+
+    unit: int
+    response_id: str = ""
+    """Empty while the response before it is still being heard."""
+    item_id: str = ""
+
+
+class DuplexUnit(FromServer, kw_only=True, frozen=True, tag="duplex.unit"):
+    """Extension (``unit``): how one unit went. Times in ms; of parts that the model does not measure, null."""
+
+    unit: int
+    decision: str
+    """``listen`` or ``speak``."""
+    input_ms: int = 0
+    t_recv: float = 0.0
+    """When the unit was complete, ms since the session began."""
+    queue_ms: float = 0.0
+    """It waited in the server, because the worker had as many as it takes."""
+    wait_ms: float = 0.0
+    """It waited in the worker, for the step before."""
+    step_ms: float = 0.0
+    """The step took, with all conversations of the batch."""
+    batch: int = 1
+    t_prefill_ms: float | None = None
+    t_llm_ms: float | None = None
+    t_tts_ms: float | None = None
+    t_total_ms: float = 0.0
+    """``queue_ms + wait_ms + step_ms``."""
+    n_tokens: int | None = None
+    kv_tokens: int | None = None
+    late: bool = False
+    """It took longer than a unit lasts, so the next ones wait."""
+    late_by: str | None = None
+    """Which of ``queue``, ``wait`` and ``step`` took longest, if it was late."""
+
+
+class InputImageConsumed(FromServer, kw_only=True, frozen=True, tag="input_image.consumed"):
+    """Extension (``unit``): the model was given a picture."""
+
+    unit: int
+    capture_ms: int = 0
+    """When it was taken, on the input clock."""
+    dropped: int = 0
+    """Pictures that newer ones replaced since the last of these events."""
+
+
+class SessionLimits(FromServer, kw_only=True, frozen=True, tag="session.limits"):
+    """Extension (``limits``): what the session may use; at its beginning, and when it changes."""
+
+    max_session_ms: int
+    remaining_ms: int = 0
+    context_tokens: int | None = None
+    """Null where the model has no context that could fill up."""
+    context_tokens_max: int | None = None
+
+
+class ContextCompacted(FromServer, kw_only=True, frozen=True, tag="context.compacted"):
+    """Extension (``limits``): the model gave up the oldest part of the conversation to make room."""
+
+    tokens_before: int
+    tokens_after: int = 0
+
+
+class SessionPaused(FromServer, kw_only=True, frozen=True, tag="session.paused"):
+    """Extension: answer to ``session.pause``."""
+
+    expires_at: int
+    """Unix seconds; a session that is still paused then is over."""
+
+
+class SessionContinued(FromServer, kw_only=True, frozen=True, tag="session.continued"):
+    """Extension: answer to ``session.continue``."""
+
+
+class TurnEvent(FromServer, kw_only=True, frozen=True, tag="turn.event"):
+    """Extension: answer to ``turn.signal``."""
+
+    event: str

@@ -5,6 +5,7 @@ Knows nothing about events. What a model remembers is the model's own.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from duplex_server.types import OUTPUT_RATE_HZ
@@ -100,6 +101,18 @@ class Spoken:
         """Append text that starts to be heard at ``audio_ms``."""
         self.pieces.append((audio_ms, text))
         self.n_chars += len(text)
+
+    def marks(self, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+        """Return where words end within a stretch of its audio: characters spoken by then, and the place, ms.
+
+        A piece of text ends where the next one starts; of the newest that is not known.
+        """
+        marks, n_chars = [], 0
+        for (_, text), (next_ms, _) in itertools.pairwise(self.pieces):
+            n_chars += len(text)
+            if start_ms < next_ms <= end_ms:
+                marks.append((n_chars, next_ms))
+        return marks
 
     def clamp_ms(self, position_ms: float) -> int:
         """Return a position within its audio, whatever a peer believes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from duplex_server.types import InterruptionPolicy, Pcm, SessionSetup
+from duplex_server.wire.voice_reference import VoiceReference
 
 __all__ = [
     "AddText",
@@ -21,7 +22,9 @@ __all__ = [
     "CommitInput",
     "CloseSession",
     "Configure",
+    "Continue",
     "CreateResponse",
+    "Pause",
     "Request",
     "TurnTaking",
 ]
@@ -76,6 +79,8 @@ class Configure:
 
     setup: SessionSetup
     turn_taking: TurnTaking
+    reference: VoiceReference | None = None
+    """The recording of the voice to speak with, for ``setup.voice_reference``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,16 @@ class ClearOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Let the session stand still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Go on after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseSession:
     """The peer says goodbye."""
 
@@ -128,5 +143,7 @@ Request = (
     | CancelResponse
     | BargeIn
     | ClearOutput
+    | Pause
+    | Continue
     | CloseSession
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from duplex_server.types import OUTPUT_RATE_HZ, Pcm, Tokens
 from duplex_server.wire.audio_format import AudioFormat, AudioOutlet
@@ -33,6 +33,8 @@ from duplex_server.wire.objects import (
     usage_of,
 )
 from duplex_server.wire.server_events import (
+    AudioMetadata,
+    AudioTextMark,
     ConversationItemAdded,
     ConversationItemDone,
     ConversationItemTruncated,
@@ -114,6 +116,8 @@ class ResponseSettings:
     media_track: bool
     max_output_tokens: int | Literal["inf"] = "inf"
     metadata: dict[str, str] | None = None
+    marks: bool = False
+    """Whether audio tells which words it holds."""
 
 
 class ResponseStream:
@@ -206,7 +210,7 @@ class ResponseStream:
         self.spoken.generated_samples += len(pcm)
         if self._settings.media_track or self._settings.text_only:
             return []
-        return list(self._deltas(pcm, start_samples, self.spoken.item_id))
+        return list(self._deltas(pcm, start_samples, self.spoken))
 
     def playback(self, state: Literal["started", "stopped", "cleared"]) -> list[ResponseEvent]:
         """Report what the media track does; each once, ``stopped`` not before ``response.done``."""
@@ -277,17 +281,27 @@ class ResponseStream:
         yield ResponseOutputItemDone(event_id=event_id(), response_id=response_id, item=item)
         yield ConversationItemDone(event_id=event_id(), item=item, previous_item_id=self._previous)
 
-    def _deltas(self, pcm: Pcm, start_samples: int, item_id: str) -> Iterator[ResponseEvent]:
+    def _deltas(self, pcm: Pcm, start_samples: int, spoken: Spoken) -> Iterator[ResponseEvent]:
         for offset in range(0, len(pcm), _MAX_DELTA_SAMPLES):
-            encoded = self._outlet.encode(pcm[offset : offset + _MAX_DELTA_SAMPLES])
-            if encoded:
-                yield ResponseOutputAudioDelta(
-                    event_id=self._ids.event(),
-                    response_id=self.response_id,
-                    item_id=item_id,
-                    delta=encoded,
-                    audio_start_ms=(start_samples + offset) * 1000 // OUTPUT_RATE_HZ,
-                )
+            piece = pcm[offset : offset + _MAX_DELTA_SAMPLES]
+            encoded = self._outlet.encode(piece)
+            if not encoded:
+                continue
+            start_ms = (start_samples + offset) * 1000 // OUTPUT_RATE_HZ
+            rate_hz: int | UnsetType = UNSET
+            metadata: AudioMetadata | UnsetType = UNSET
+            if self._settings.marks:
+                rate_hz = self._settings.audio_format.rate_hz
+                metadata = _marks(spoken, start_ms, start_ms + len(piece) * 1000 // OUTPUT_RATE_HZ)
+            yield ResponseOutputAudioDelta(
+                event_id=self._ids.event(),
+                response_id=self.response_id,
+                item_id=spoken.item_id,
+                delta=encoded,
+                audio_start_ms=start_ms,
+                sample_rate_hz=rate_hz,
+                metadata=metadata,
+            )
 
     def _part(self, text: str) -> ContentPart:
         return ResponseTextPart(text=text) if self._settings.text_only else ResponseAudioPart(transcript=text)
@@ -318,3 +332,8 @@ class ResponseStream:
             return response
         heard_ms = max(0, min(played_ms, generated_ms))
         return msgspec.structs.replace(response, generated_ms=generated_ms, played_ms=heard_ms)
+
+
+def _marks(spoken: Spoken, start_ms: int, end_ms: int) -> AudioMetadata:
+    marks = spoken.marks(start_ms, end_ms)
+    return AudioMetadata(audio_text_marks=[AudioTextMark(text_chars=n, audio_end_ms=at_ms) for n, at_ms in marks])

@@ -21,6 +21,8 @@ from duplex_server.wire.objects import (
 from duplex_server.wire.session_object import Session
 
 __all__ = [
+    "AudioMetadata",
+    "AudioTextMark",
     "ConversationItemAdded",
     "ConversationItemDeleted",
     "ConversationItemDone",
@@ -237,6 +239,19 @@ class ResponseContentPartDone(_PartEvent, kw_only=True, frozen=True, tag="respon
     part: ContentPart
 
 
+class AudioTextMark(msgspec.Struct, kw_only=True, frozen=True):
+    """So many characters of the transcript have been spoken at this place of the response's audio."""
+
+    text_chars: int
+    audio_end_ms: int
+
+
+class AudioMetadata(msgspec.Struct, kw_only=True, frozen=True):
+    """``metadata`` of an audio delta."""
+
+    audio_text_marks: list[AudioTextMark] = []
+
+
 class ResponseOutputAudioDelta(_PartEvent, kw_only=True, frozen=True, tag="response.output_audio.delta"):
     """More audio, whole samples in the session's output format. Not sent with a media track."""
 
@@ -244,6 +259,10 @@ class ResponseOutputAudioDelta(_PartEvent, kw_only=True, frozen=True, tag="respo
     """Base64 on the wire."""
     audio_start_ms: int | UnsetType = UNSET
     """Extension: where in the response's audio it starts."""
+    sample_rate_hz: int | UnsetType = UNSET
+    """Extension (``playback``)."""
+    metadata: AudioMetadata | UnsetType = UNSET
+    """Extension (``playback``): which words of the transcript end in this audio."""
 
 
 class ResponseOutputAudioDone(_PartEvent, kw_only=True, frozen=True, tag="response.output_audio.done"):

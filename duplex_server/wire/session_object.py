@@ -134,12 +134,16 @@ class Capabilities(msgspec.Struct, kw_only=True, frozen=True):
     input_modes: list[str] = []
     supports_barge_in: bool = True
     supports_session_resume: bool = True
-    supports_pause: bool = False
+    supports_pause: bool = True
     supports_audio_truncate: bool = True
     max_video_fps: float = 0.0
     transcribes: bool = False
     languages: list[str] = []
     voices: list[str] = []
+    clones_voices: bool = False
+    """Whether ``ref_audio`` gives the model a voice."""
+    context_tokens_max: int | None = None
+    """Null where the model has no context that could fill up."""
     examples: list[str] = []
     """Sentences to try."""
     interruption_policies: list[str] = []
@@ -228,4 +232,8 @@ class SessionPatch(msgspec.Struct, kw_only=True, frozen=True):
     parallel_tool_calls: bool | UnsetType | None = UNSET
     max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | UnsetType | None = UNSET
     truncation: Literal["auto", "disabled"] | dict[str, Any] | UnsetType | None = UNSET
+    ref_audio: str | UnsetType | None = UNSET
+    """Extension: a recording of the voice to speak with, WAV in base64 or as a data URL; null: a named voice again."""
+    tts_ref_audio: str | UnsetType | None = UNSET
+    """The same under MiniCPM-o's own name; this one counts where both are given."""
     extra_body: ExtraBodyPatch | UnsetType | None = UNSET

@@ -33,6 +33,7 @@ from duplex_server.wire.session_object import (
     TurnDetectionPatch,
     VoiceId,
 )
+from duplex_server.wire.voice_reference import CUSTOM_VOICE, VoiceReference, decode_voice_reference, same_voice
 
 __all__ = ["REALTIME_PCM_RATES_HZ", "SessionState"]
 
@@ -58,6 +59,7 @@ class _Settings:
     language: str
     override: InterruptionPolicy | None
     asked_events: frozenset[str]
+    reference: VoiceReference | None = None
 
 
 class SessionState:
@@ -132,10 +134,15 @@ class SessionState:
             self._default_setup,
             instructions=self.session.instructions or "",
             language=self._settings.language,
-            voice=output.voice or self._default_voice,
+            voice=output.voice if output.voice in self._spec.voices else self._default_voice,
             speed=1.0 if output.speed is None else output.speed,
             listen_scale=_listen_scale(self.session.audio.input.turn_detection),
         )
+
+    @property
+    def reference(self) -> VoiceReference | None:
+        """The recording of the voice to speak with."""
+        return self._settings.reference
 
     @property
     def turn_taking(self) -> TurnTaking:
@@ -168,7 +175,9 @@ class SessionState:
             if patch.audio.output:
                 output = self._merge_output(audio.output, patch.audio.output, voice_locked)
                 audio = msgspec.structs.replace(audio, output=output)
+        settings, output = self._merge_reference(settings, audio.output, patch, voice_locked)
         settings = self._merge_extra(settings, patch)
+        audio = msgspec.structs.replace(audio, output=output)
         session = msgspec.structs.replace(session, audio=audio)
         self._settings = self._completed(replace(settings, session=session))
 
@@ -243,6 +252,8 @@ class SessionState:
         if isinstance(asked, UnsetType):
             return current
         name = asked.id if isinstance(asked, VoiceId) else asked
+        if name == current == CUSTOM_VOICE:
+            return current
         if name is None or name not in self._spec.voices:  # other servers' names are no error
             return current if locked else self._default_voice
         if locked and name != current:
@@ -252,6 +263,32 @@ class SessionState:
                 code="cannot_update_voice",
             )
         return name
+
+    def _merge_reference(
+        self, settings: _Settings, output: AudioOutputConfig, patch: SessionPatch, locked: bool
+    ) -> tuple[_Settings, AudioOutputConfig]:
+        reference = settings.reference if output.voice == CUSTOM_VOICE else None
+        for param in ("tts_ref_audio", "ref_audio"):
+            asked = getattr(patch, param)
+            if isinstance(asked, UnsetType):
+                continue
+            if asked is not None and not self._spec.clones_voices:
+                raise InvalidEvent(
+                    f"The model {self._spec.name!r} cannot take over a recorded voice.",
+                    param=f"session.{param}",
+                    code="unsupported_value",
+                )
+            reference = None if asked is None else decode_voice_reference(asked, param=f"session.{param}")
+            if locked and not same_voice(reference, settings.reference):
+                raise InvalidEvent(
+                    "The voice cannot be changed after the model was heard.",
+                    param=f"session.{param}",
+                    code="cannot_update_voice",
+                )
+            named = self._default_voice if output.voice == CUSTOM_VOICE else output.voice
+            output = msgspec.structs.replace(output, voice=named if reference is None else CUSTOM_VOICE)
+            break
+        return replace(settings, reference=reference), output
 
     def _merge_extra(self, settings: _Settings, patch: SessionPatch) -> _Settings:
         extra = patch.extra_body
@@ -298,6 +335,8 @@ def _capabilities(spec: ModelSpec) -> Capabilities:
         transcribes=spec.transcribes,
         languages=list(spec.languages),
         voices=list(spec.voices),
+        clones_voices=spec.clones_voices,
+        context_tokens_max=spec.context_tokens_max or None,
         examples=list(spec.examples),
         interruption_policies=[policy.value for policy in InterruptionPolicy],
         duplex_events=sorted(OPT_IN_NAMES),

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import numpy as np
 
+from duplex_server.engine.base import UnitDone
 from duplex_server.media.pcm import level_db
 from duplex_server.media.vad import WINDOW_SAMPLES, VoiceWindow
 from duplex_server.types import OUTPUT_RATE_HZ, ModelOutput, Pcm, SessionSetup, Unit
@@ -30,6 +31,7 @@ class ScriptedSlot:
         self.closed = False
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None  # an engine that is behind, until it is set
+        self.on_unit: Callable[[UnitDone], None] | None = None
         self._script = script
         self._outputs: asyncio.Queue[ModelOutput | Exception | None] = asyncio.Queue()
 
@@ -56,6 +58,9 @@ class ScriptedSlot:
             if isinstance(output, Exception):
                 raise output
             yield output
+
+    def watch(self, on_unit: Callable[[UnitDone], None] | None) -> None:
+        self.on_unit = on_unit
 
     def cancel(self, turn: int, played_samples: int) -> None:
         self.cancelled.append((turn, played_samples))

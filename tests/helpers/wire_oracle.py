@@ -12,6 +12,15 @@ from typing import Any
 Event = Mapping[str, Any]
 
 EXTENSIONS = {
+    "context.compacted",
+    "duplex.unit",
+    "input_image.consumed",
+    "response.listen",
+    "response.speak",
+    "session.continued",
+    "session.limits",
+    "session.paused",
+    "turn.event",
     "overlap.decision",
     "playback.position",
     "playback.acknowledged",
@@ -121,6 +130,10 @@ class WireOracle:
             "rate_limits": self._limits,
             "overlap": self._extension,
             "playback": self._extension,
+            "context": self._extension,
+            "duplex": self._extension,
+            "input_image": self._extension,
+            "turn": self._extension,
         }
         self._require(room in rooms, "unknown event", event)
         try:
@@ -259,6 +272,9 @@ class WireOracle:
     def _in_response(self, kind: str, event: Event) -> None:
         if kind == "response.created":
             self._created(event)
+            return
+        if kind in EXTENSIONS:
+            self._extension(kind, event)
             return
         response = self._active
         named = event["response"]["id"] if kind == "response.done" else event.get("response_id")

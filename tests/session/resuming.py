@@ -34,6 +34,7 @@ class ComingBack:
     sent: list[ClientEvent] = field(default_factory=list)
     peers: list[LoopbackPeer] = field(default_factory=list)
     refusals: list[DuplexError] = field(default_factory=list)
+    away: bool = False
 
     @property
     def peer(self) -> LoopbackPeer:
@@ -46,6 +47,7 @@ class ComingBack:
 
     async def come_back(self) -> None:
         """Resume the session over a new connection, and send what did not arrive."""
+        self.away = True  # what is sent before the answer would be sent again after it
         asked = self.resume_event()
         transport = self._transport()
         self.tasks.create_task(self._resume(transport, asked))
@@ -56,6 +58,7 @@ class ComingBack:
         n_arrived = resumed[0]["client_events_received"]
         for event in self.sent[n_arrived:]:
             self.peer.send(event)
+        self.away = False
 
     def resume_event(self) -> SessionResume:
         log = [event for peer in self.peers for event in self.logs(peer)]
@@ -69,7 +72,8 @@ class ComingBack:
 
     def send(self, **event: Any) -> None:
         self.sent.append(decode_client(msgspec.json.encode(event)))
-        self.peer.send(self.sent[-1])
+        if not self.away:
+            self.peer.send(self.sent[-1])
 
     def log(self) -> list[dict[str, Any]]:
         """What arrived of the session, over all connections, without what is about the connections."""

@@ -134,6 +134,7 @@ async def staged(
     limits: SessionLimits | None = None,
     spec: ModelSpec = SPEC,
     checked: bool = True,
+    shutdown_grace_s: float = 2.0,
 ) -> AsyncIterator[Stage]:
     """Run a session; on leaving, the peer leaves, and the order of all events is held against the protocol."""
     slot = slot or ScriptedSlot()
@@ -146,7 +147,7 @@ async def staged(
         setup=SessionSetup(),
         make_detector=LoudnessDetector,
         observer=notes,
-        shutdown_grace_s=2.0,
+        shutdown_grace_s=shutdown_grace_s,
         wall_clock_s=lambda: 1.7e9,
     )
     transport = LoopbackTransport(traits=traits)

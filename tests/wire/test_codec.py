@@ -170,7 +170,7 @@ def test_audio_comes_back_as_it_was_sent() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"type":"response.listen","unit":3}',
+        '{"type":"response.hum","unit":3}',
         '{"type":"rate_limits.updated","rate_limits":5}',
         '{"type":5}',
         "{}",

@@ -64,9 +64,15 @@ VALUES |= {
     "client_events_received": 4,
     "server_event_seq": 5,
     "ticket_id": "ticket",
+    "unit": 7,
+    "decision": "speak",
+    "max_session_ms": 60_000,
+    "tokens_before": 8000,
+    "expires_at": 1_700_000_000,
 }
 CLIENT_VALUES = {
     **VALUES,
+    "event": "barge_in",
     "session": SessionPatch(
         instructions="",
         audio=AudioConfigPatch(input=AudioInputPatch(turn_detection=TurnDetectionPatch(type="server_vad"))),
@@ -84,6 +90,8 @@ def _made(kind: type[msgspec.Struct], values: dict[str, Any]) -> Any:
     chosen: dict[str, Any] = {name: values[name] for name in needed}
     if chosen.get("error") is not None and "Failed" in kind.__name__:
         chosen["error"] = ResponseError(code="x")
+    if kind.__name__ == "TurnEvent":
+        chosen["event"] = "barge_in"
     return kind(**chosen)
 
 
