@@ -195,5 +195,6 @@ class SessionContinue(_FromClient, kw_only=True, frozen=True, tag="session.conti
 class TurnSignal(_FromClient, kw_only=True, frozen=True, tag="turn.signal"):
     """Extension: the client knows of the user's turn what the server has to guess. Answered by ``turn.event``."""
 
-    event: Literal["user_started", "user_stopped", "barge_in"]
-    """``user_started`` and ``barge_in`` give the user the floor, ``user_stopped`` asks the model for an answer."""
+    event: Annotated[str, Meta(max_length=64)]
+    """``user_started`` and ``barge_in`` give the user the floor, ``user_stopped`` asks the model for an answer; others
+    are acknowledged and change nothing."""

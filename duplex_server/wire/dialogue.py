@@ -325,9 +325,9 @@ class Dialogue:
 
     def _take_signal(self, event: c.TurnSignal) -> Reply:
         told: list[ServerEvent] = [s.TurnEvent(event_id=self._ids.event(), event=event.event)]
-        if event.event != "user_stopped":
+        if event.event in ("user_started", "barge_in"):
             return Reply(told, [BargeIn()])
-        if self._responses.open is not None:
+        if event.event != "user_stopped" or self._responses.open is not None:
             return Reply(told)
         return Reply([*told, *self._create(None)], [CreateResponse()])
 

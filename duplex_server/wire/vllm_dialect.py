@@ -89,14 +89,8 @@ class _InputText(_Named, kw_only=True, frozen=True, tag="input.text.append"):
     text: str
 
 
-class _TurnSignal(_Named, kw_only=True, frozen=True, tag="turn.signal"):
-    """What a client's own judgement says about turns; only ``barge_in`` means something here."""
-
-    event: str
-
-
-_decoder: msgspec.json.Decoder[ClientEvent | _InputCommit | _InputCancel | _InputText | _TurnSignal] = (
-    msgspec.json.Decoder(ClientEvent | _InputCommit | _InputCancel | _InputText | _TurnSignal)
+_decoder: msgspec.json.Decoder[ClientEvent | _InputCommit | _InputCancel | _InputText] = msgspec.json.Decoder(
+    ClientEvent | _InputCommit | _InputCancel | _InputText
 )
 _old_update = msgspec.json.Decoder(_OldUpdate)
 _old_commit = msgspec.json.Decoder(_OldCommit)
@@ -129,7 +123,7 @@ class VllmDialect:
             case _InputText():
                 item = MessageItem(role="user", content=[InputTextPart(text=event.text)])
                 return (c.ConversationItemCreate(item=item, event_id=event.event_id),)
-            case _TurnSignal():
+            case c.TurnSignal():  # of this dialect's signals, only this one means something here
                 return (c.BargeIn(event_id=event.event_id),) if event.event == "barge_in" else ()
         return (event,)
 
