@@ -105,6 +105,7 @@ class SessionManager:
         self._make_detector = make_detector
         self._observer = observer
         self._grace_s = shutdown_grace_s
+        self._stops_s = 0.0  # when sessions end, once the server stops
         self._wall_clock_s = wall_clock_s
         self._admission = Admission(places=lambda: self.places, ready=lambda: self.ready, line_max=line_max)
         self._tasks = asyncio.TaskGroup()
@@ -271,6 +272,8 @@ class SessionManager:
                 observer=self._observer,
             )
             self._running[session_id] = _Running(session, attachment, dialogue)
+            if self.draining:  # it was admitted just before
+                session.wind_down(self._stops_s - asyncio.get_running_loop().time())
             _log.info("%s began over %s (%s)", session_id, attachment.traits.name, client or "unknown client")
             await session.run()
         except* DuplexError as group:
@@ -297,6 +300,7 @@ class SessionManager:
         A cancelled call leaves the manager draining.
         """
         self._admission.closed = True
+        self._stops_s = asyncio.get_running_loop().time() + self._grace_s
         for running in list(self._running.values()):
             running.session.wind_down(self._grace_s)
         try:

@@ -94,7 +94,7 @@ def test_limits_are_told_and_change_with_the_context() -> None:
 @pytest.mark.parametrize("reason", ["timeout", "shutdown", "paused"])
 def test_every_planned_end_is_told_half_a_minute_ahead(reason: str) -> None:
     async def main() -> None:
-        limits = SessionLimits(session_max_s=100 if reason == "timeout" else 3600, pause_max_s=60)
+        limits = SessionLimits(session_max_s=40 if reason == "timeout" else 3600, pause_max_s=40)
         async with staged(limits=limits, shutdown_grace_s=30.0) as stage, asyncio.TaskGroup() as tasks:
             if reason == "shutdown":
                 tasks.create_task(stage.manager.drain())
@@ -107,7 +107,7 @@ def test_every_planned_end_is_told_half_a_minute_ahead(reason: str) -> None:
             assert isinstance(stage.peer.closed_with, SessionExpired)
             assert stage.log()[-1]["type"] == "session.closed" and stage.log()[-1]["reason"] == reason
 
-    run(main())
+    run(main(), debug=False)
 
 
 def test_a_paused_session_stands_still() -> None:
