@@ -124,21 +124,23 @@ def create_app(
 
 def _routes(desk: _Desk, live: LiveDesk, page_folder: Path | None) -> list[BaseRoute]:
     routes: list[BaseRoute] = [
-        # Clients append "/realtime" to whatever base they are given.
-        WebSocketRoute("/v1/realtime", desk.converse),
-        WebSocketRoute("/realtime", desk.converse),
-        Route(_CALLS, desk.open_call, methods=["POST"]),
-        Route(_CALLS + "/{call_id}", desk.renegotiate, methods=["POST"]),
-        Route(_CALLS + "/{call_id}", desk.hang_up, methods=["DELETE"]),
-        Route(_CALLS + "/{call_id}/hangup", desk.hang_up, methods=["POST"]),
-        Route("/v1/realtime/client_secrets", desk.client_secrets, methods=["POST"]),
-        *live.routes(),
-        Route("/v1/models", desk.models),
-        Route("/v1/ice_servers", desk.ice_servers),
         Route("/healthz", desk.health),
         Route("/readyz", desk.readiness),
         Route("/metrics", desk.metrics_page),
     ]
+    for base in ("/v1", ""):  # clients append to whatever base they are given
+        calls = base + "/realtime/calls"
+        routes += [
+            WebSocketRoute(base + "/realtime", desk.converse),
+            Route(calls, desk.open_call, methods=["POST"]),
+            Route(calls + "/{call_id}", desk.renegotiate, methods=["POST"]),
+            Route(calls + "/{call_id}", desk.hang_up, methods=["DELETE"]),
+            Route(calls + "/{call_id}/hangup", desk.hang_up, methods=["POST"]),
+            Route(base + "/realtime/client_secrets", desk.client_secrets, methods=["POST"]),
+            *live.routes(base),
+            Route(base + "/models", desk.models),
+            Route(base + "/ice_servers", desk.ice_servers),
+        ]
     if page_folder is not None:
         routes.append(Mount("/", Page(page_folder)))
     return routes

@@ -27,6 +27,7 @@ from duplex_server.wire.live_sessions import LiveAnswer, LiveCreated, LiveTransp
 __all__ = ["LiveDesk"]
 
 _PATH = "/v1/live/sessions"
+"""Where a call is told to be found; see :meth:`LiveDesk.routes` for all paths."""
 
 
 class LiveDesk:
@@ -38,15 +39,14 @@ class LiveDesk:
         self._calls = calls
         self._reception = reception
 
-    def routes(self) -> list[BaseRoute]:
-        """Return where all of this is found."""
+    def routes(self, base: str) -> list[BaseRoute]:
+        """Return where all of this is found below a base."""
+        sessions = base + "/live/sessions"
         return [
-            # Clients append "/live/sessions" to whatever base they are given.
-            WebSocketRoute(_PATH, self.converse),
-            WebSocketRoute("/live/sessions", self.converse),
-            WebSocketRoute(_PATH + "/{call_id}/attach", self.listen_in),
-            Route(_PATH, self.open_call, methods=["POST"]),
-            Route(_PATH + "/{call_id}/hangup", self.hang_up, methods=["POST"]),
+            WebSocketRoute(sessions, self.converse),
+            WebSocketRoute(sessions + "/{call_id}/attach", self.listen_in),
+            Route(sessions, self.open_call, methods=["POST"]),
+            Route(sessions + "/{call_id}/hangup", self.hang_up, methods=["POST"]),
         ]
 
     async def converse(self, socket: WebSocket) -> None:

@@ -73,11 +73,21 @@ GUARDED = [
     ("GET", "/v1/ice_servers"),
     ("GET", "/metrics"),
     ("POST", "/v1/realtime/client_secrets"),
+    ("POST", "/v1/live/sessions"),
+    ("POST", "/v1/live/sessions/rtc_1/hangup"),
     ("POST", "/v1/realtime/calls"),
     ("POST", "/v1/realtime/calls/rtc_1"),
     ("POST", "/v1/realtime/calls/rtc_1/hangup"),
     ("DELETE", "/v1/realtime/calls/rtc_1"),
 ]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_every_path_is_there_without_v1_too(method: str, path: str) -> None:
+    async def scenario(served: Served, http: httpx2.AsyncClient) -> None:
+        assert (await http.request(method, path.removeprefix("/v1"))).status_code == 401
+
+    run(scenario, settings=Settings(api_keys=(KEY,)))
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
