@@ -6,6 +6,7 @@ tensor comes from a generator seeded by its own name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +36,8 @@ SHARED = ROOT.parent / "shared" / "data" / "minicpmo_tiny"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 HELPERS = Path(__file__).parent
 SEED = 1234
+KEPT_S = 24 * 3600
+"""How long a checkpoint of 190 MB is kept that is not used any more."""
 LIKELIER = {151705: 5.0, 151706: 4.5, 151718: 5.0, 151717: 4.0, 151721: 3.5}
 """Rows of the head that are made larger: without them greedy decoding would never listen, speak or end a turn."""
 
@@ -180,6 +184,11 @@ def cached_checkpoint(config: Mapping[str, Any], seed: int = SEED) -> Path:
             made.rename(folder)
         except OSError:  # another process was faster
             shutil.rmtree(made)
+    os.utime(folder)
+    for other in folder.parent.iterdir():  # of other versions, and nobody has asked for them for long
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if time.time() - other.stat().st_mtime > KEPT_S:
+                shutil.rmtree(other, ignore_errors=True)
     return folder
 
 
