@@ -147,6 +147,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(description="Parts in which a MiniCPM-o looks at each picture more closely; 1 for none.", ge=1, le=9),
     ] = 1
+    compile: Annotated[
+        bool,
+        Meta(
+            description="Let torch compile a MiniCPM-o's layers: the first conversations wait for it, later ones are "
+            "answered sooner. No effect on a processor."
+        ),
+    ] = False
     voice_file: Annotated[
         str,
         Meta(

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from duplex_server.models.minicpmo.rope import Rope
 
-__all__ = ["ContextFull", "KvCache", "LayerCache", "Ragged"]
+__all__ = ["ContextFull", "KvCache", "LayerCache", "Padded", "Ragged"]
 
 
 class ContextFull(Exception):
@@ -42,6 +42,7 @@ class Ragged:
     counts: tuple[int, ...]
     """New positions of each row, at least 1."""
     _index: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+    _padded: dict[torch.device, Padded] = field(default_factory=dict, compare=False)
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -62,6 +63,50 @@ class Ragged:
             both = torch.tensor([rows, positions], dtype=torch.int64).to(device, non_blocking=True)
             self._index[device] = (both[0], both[1])
         return self._index[device]
+
+    def padded(self, device: torch.device) -> Padded:
+        """Return where the positions stand when rows are padded to the longest; the same for all layers."""
+        if device not in self._padded:
+            self._padded[device] = Padded.of(self, device)
+        return self._padded[device]
+
+
+@dataclass(frozen=True)
+class Padded:
+    """New positions of some rows as a rectangle of slots, each a row of the cache, and what each may see."""
+
+    chosen: slice | Tensor
+    """The cache's rows that are the slots."""
+    slot_of: Tensor
+    """Slot of each packed position, int64 ``[S]``."""
+    place_of: Tensor
+    """Its place among the slot's new positions, int64 ``[S]``."""
+    mask: Tensor
+    """What each place sees, bool ``[slots, new, all]``."""
+
+    @classmethod
+    def of(cls, ragged: Ragged, device: torch.device) -> Padded:
+        """Arrange rows; everything is computed on the host and brought to the device in one copy."""
+        n_new = max(ragged.counts)
+        n_all = max(past + count for past, count in zip(ragged.pasts, ragged.counts, strict=True))
+        first, last = min(ragged.rows), max(ragged.rows)
+        # Reading a row for nothing costs one pass over it, gathering the rows one more read and a write of all.
+        gathered = last - first + 1 > 3 * len(ragged.rows)
+        slots = range(len(ragged.rows)) if gathered else [row - first for row in ragged.rows]
+        n_slots = len(ragged.rows) if gathered else last - first + 1
+        of_position = [
+            (slot, place, past + place)
+            for slot, past, count in zip(slots, ragged.pasts, ragged.counts, strict=True)
+            for place in range(count)
+        ]
+        index = torch.tensor(of_position, dtype=torch.int64).t().to(device, non_blocking=True)
+        slot_of, place_of, position_of = index.unbind(0)
+        # What is padding sees the first key: its result is not used, but it must not be a division by nothing.
+        sees_up_to = torch.zeros(n_slots, n_new, dtype=torch.int64, device=device)
+        sees_up_to[slot_of, place_of] = position_of
+        mask = torch.arange(n_all, device=device) <= sees_up_to[:, :, None]
+        chosen = torch.tensor(ragged.rows, device=device) if gathered else slice(first, last + 1)
+        return cls(chosen, slot_of, place_of, mask)
 
 
 class LayerCache:
@@ -133,33 +178,19 @@ class LayerCache:
         The query heads that share a key head stand in a row as further queries, so keys are not repeated for them.
         """
         n_kv_heads, head_dim = self.keys.shape[1], self.keys.shape[3]
-        n_new, n_all = max(ragged.counts), max(p + n for p, n in zip(ragged.pasts, ragged.counts, strict=True))
-        first, last = min(ragged.rows), max(ragged.rows)
-        # Reading a row for nothing costs one pass over it, gathering the rows one more read and a write of all.
-        gathered = last - first + 1 > 3 * len(ragged.rows)
-        slots = list(range(len(ragged.rows))) if gathered else [row - first for row in ragged.rows]
-        n_slots = len(slots) if gathered else last - first + 1
-        here = torch.tensor(slots, device=self.device)
-        counts = torch.tensor(ragged.counts, device=self.device)
-        slot_of = here.repeat_interleave(counts)
-        _, positions = ragged.index(self.device)
-        place_of = positions - torch.tensor(ragged.pasts, device=self.device).repeat_interleave(counts)
-        padded = queries.new_zeros(n_slots, n_new, n_kv_heads, queries.shape[1] // n_kv_heads, head_dim)
-        padded[slot_of, place_of] = queries.unflatten(1, (n_kv_heads, -1))
-        # What is padding sees the first key: its result is not used, but it must not be a division by nothing.
-        sees_up_to = torch.zeros(n_slots, n_new, dtype=torch.int64, device=self.device)
-        sees_up_to[slot_of, place_of] = positions
-        mask = torch.arange(n_all, device=self.device) <= sees_up_to[:, :, None]  # [slots, new, all]
-        group = padded.shape[3]
-        chosen = torch.tensor(ragged.rows, device=self.device) if gathered else slice(first, last + 1)
+        padded = ragged.padded(self.device)
+        n_slots, n_new, n_all = padded.mask.shape
+        group = queries.shape[1] // n_kv_heads
+        asked = queries.new_zeros(n_slots, n_new, n_kv_heads, group, head_dim)
+        asked[padded.slot_of, padded.place_of] = queries.unflatten(1, (n_kv_heads, group))
         seen = functional.scaled_dot_product_attention(
-            padded.permute(0, 2, 3, 1, 4).flatten(2, 3),  # [slots, kv_heads, group · new, head_dim]
-            self.keys[chosen, :, :n_all],
-            self.values[chosen, :, :n_all],
-            attn_mask=mask[:, None, None].expand(-1, 1, group, -1, -1).flatten(2, 3),
+            asked.permute(0, 2, 3, 1, 4).flatten(2, 3),  # [slots, kv_heads, group · new, head_dim]
+            self.keys[padded.chosen, :, :n_all],
+            self.values[padded.chosen, :, :n_all],
+            attn_mask=padded.mask[:, None, None].expand(-1, 1, group, -1, -1).flatten(2, 3),
         )
         seen = seen.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4)  # [slots, new, kv_heads, group, head_dim]
-        return seen[slot_of, place_of].flatten(1)
+        return seen[padded.slot_of, padded.place_of].flatten(1)
 
 
 class KvCache:

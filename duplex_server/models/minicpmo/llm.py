@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duplex_server.models.minicpmo.config import LlmConfig
-from duplex_server.models.minicpmo.kv import KvCache, LayerCache, Ragged
+from duplex_server.models.minicpmo.kv import KvCache, Ragged
 from duplex_server.models.minicpmo.rope import Rope, rotated
 
 __all__ = ["Qwen3", "RmsNorm"]
@@ -48,13 +48,12 @@ class _Attention(nn.Module):
         self.q_norm = RmsNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RmsNorm(config.head_dim, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, ragged: Ragged) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries ``[S, heads, head_dim]``, keys and values ``[S, kv_heads, head_dim]``."""
         per_head = (-1, self._head_dim)
-        queries = rotated(self.q_norm(self.q_proj(x).unflatten(-1, per_head)), cos, sin)  # [S, heads, head_dim]
-        keys = rotated(self.k_norm(self.k_proj(x).unflatten(-1, per_head)), cos, sin)  # [S, kv_heads, head_dim]
-        values = self.v_proj(x).unflatten(-1, per_head)
-        out: Tensor = self.o_proj(cache.attend(queries, keys, values, ragged))
-        return out
+        queries = rotated(self.q_norm(self.q_proj(x).unflatten(-1, per_head)), cos, sin)
+        keys = rotated(self.k_norm(self.k_proj(x).unflatten(-1, per_head)), cos, sin)
+        return queries, keys, self.v_proj(x).unflatten(-1, per_head)
 
 
 class _Mlp(nn.Module):
@@ -82,8 +81,14 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = _Mlp(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, ragged: Ragged) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, ragged)
+    def before(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What comes before attention: queries, keys and values."""
+        found: tuple[Tensor, Tensor, Tensor] = self.self_attn(self.input_layernorm(x), cos, sin)
+        return found
+
+    def after(self, x: Tensor, seen: Tensor) -> Tensor:
+        """What comes after attention."""
+        x = x + self.self_attn.o_proj(seen)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -107,6 +112,7 @@ class Qwen3(nn.Module):
         self.config = config
         self.model = _Body(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._before, self._after = _Layer.before, _Layer.after
         self.rope = Rope(config.head_dim, config.rope_theta)
 
     @property
@@ -132,6 +138,15 @@ class Qwen3(nn.Module):
             rope=self.rope,
             together=together,
         )
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile what surrounds attention, once for all layers; each new kind of shape costs seconds.
+
+        Args:
+            backend: of ``torch.compile``.
+        """
+        self._before = torch.compile(_Layer.before, backend=backend, dynamic=True)
+        self._after = torch.compile(_Layer.after, backend=backend, dynamic=True)
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
@@ -176,7 +191,9 @@ class Qwen3(nn.Module):
                 _, positions = ragged.index(device)
                 cos, sin = self.rope.cos_sin(positions, self.dtype)
                 angles[device] = (cos[:, None], sin[:, None])  # [S, 1, head_dim], the same for all heads
-            x = layer(x.to(device), *angles[device], layer_cache, ragged)
+            x = x.to(device)
+            seen = layer_cache.attend(*self._before(layer, x, *angles[device]), ragged)
+            x = self._after(layer, x, seen)
         out: Tensor = self.model.norm(x.to(self.model.norm.weight.device))
         return out
 

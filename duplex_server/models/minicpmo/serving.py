@@ -37,6 +37,7 @@ def build(
     picture_slices: int = 1,
     voice_file: str = "",
     greedy: bool = False,
+    compile: bool = False,  # noqa: A002  (as the setting is called)
     seed: int | None = None,
     official: bool = False,
     model: Callable[..., MiniCPMO] = MiniCPMO,
@@ -55,6 +56,7 @@ def build(
         picture_slices: most slices of a picture; 1 for none.
         voice_file: recording of the usual voice, in place of the checkpoint's.
         greedy: always the likeliest token and code, for tests.
+        compile: let torch compile the layers of the language model; ignored on a processor.
         seed: of every conversation's random numbers, for tests.
         official: behave as the official code does, bug for bug.
         model: makes the model.
@@ -87,6 +89,8 @@ def build(
         speech_sampling=SpeechSampling(greedy=greedy),
         official=official,
     )
+    if compile and on_gpu:
+        parts.llm.compile()
     try:
         return model(parts, rows, _voices(parts, voice_file), options)
     except torch.OutOfMemoryError as error:

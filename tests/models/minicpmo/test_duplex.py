@@ -130,8 +130,9 @@ class TestRows:
             )
         return units
 
-    @pytest.mark.parametrize("together", [False, True], ids=["row by row", "masked"])
-    @pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "drawn"])
+    @pytest.mark.parametrize(
+        ("greedy", "together"), [(True, True), (False, False)], ids=["greedy, masked", "drawn, row by row"]
+    )
     def test_eight_conversations_in_any_order_are_each_as_alone(
         self, llm: Qwen3, tokenizer: Tokenizer, greedy: bool, together: bool
     ) -> None:

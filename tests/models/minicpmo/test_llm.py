@@ -91,6 +91,25 @@ def test_half_precision_keeps_the_residual_in_float32(llm: Qwen3) -> None:
     assert largest[0] > torch.finfo(torch.float16).max, "the test goes beyond the range"
 
 
+def test_compiled_once_for_all_layers_it_says_the_same(llm: Qwen3) -> None:
+    import torch._dynamo.utils
+
+    compiled = Qwen3(CONFIG).requires_grad_(requires_grad=False)
+    compiled.load_state_dict(llm.state_dict())
+    compiled.compile(backend="eager")
+    torch._dynamo.utils.counters.clear()
+    caches = llm.new_cache(2, 40), compiled.new_cache(2, 40)
+    for step, lengths in enumerate([(5, 3), (1, 1), (7, 2), (1, 1)]):
+        batch = [embeds(length, 10 * step + row) for row, length in enumerate(lengths)]
+        expected, found = (
+            model.forward(batch, [0, 1], cache) for model, cache in zip((llm, compiled), caches, strict=True)
+        )
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    n_compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 1 <= n_compiled <= 4, "one graph before and one after attention, for any number of positions"
+
+
 class TestMovedKeys:
     def test_one_rotation_is_many(self) -> None:
         rope = Rope(32, 1e6)
