@@ -19,6 +19,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 
+from tests.helpers.wire_witness import Witness
 from tests.transports.serving import Served
 
 __all__ = ["Camera", "Client", "Tone", "calling"]
@@ -78,12 +79,14 @@ class Client:
         self.change = asyncio.Event()
         self.response = httpx2.Response(0)
         self.headers: dict[str, str] = {}  # of every request
+        self.witness = Witness(ordered=False)  # most conversations of these tests are made up
         self.channel.on("message", self._take)
         self.channel.on("close", self.change.set)
         self.connection.on("track", self._take_track)
         self.connection.on("connectionstatechange", self.change.set)
 
     def _take(self, message: str) -> None:
+        self.witness.hear(message)
         self.events.append(json.loads(message))
         self.change.set()
 
@@ -142,12 +145,17 @@ class Client:
 
 
 @asynccontextmanager
-async def calling(served: Served, *tracks: MediaStreamTrack) -> AsyncIterator[Client]:
-    """Make a client that sends the tracks (a tone if none are given); it is closed when the block is left."""
+async def calling(served: Served, *tracks: MediaStreamTrack, of_realtime: bool = True) -> AsyncIterator[Client]:
+    """Make a client that sends the tracks (a tone if none are given); it is closed when the block is left.
+
+    Then what it heard must have had the shape of the Realtime API, unless it was another one.
+    """
     client = Client(served)
     for track in tracks or (Tone(),):
         client.connection.addTrack(track)
     try:
         yield client
+        if of_realtime:
+            client.witness.verdict()
     finally:
         await client.connection.close()

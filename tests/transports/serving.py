@@ -27,6 +27,7 @@ from duplex_server.wire.objects import ErrorObject
 from duplex_server.wire.requests import TurnTaking
 from duplex_server.wire.session_object import Session
 from tests.helpers.wire_driver import SPEC
+from tests.transports.overhearing import Overheard
 
 NOW_S = 1_700_000_000.0
 """What the server takes for the time of day."""
@@ -169,13 +170,15 @@ async def serving(
     real = manager if isinstance(manager, SessionManager) else None
     fake = FakeManager() if manager is None or isinstance(manager, SessionManager) else manager
     metrics = WatchedMetrics(fake.change)
-    app = create_app(
-        real or cast(SessionManager, fake),
-        settings,
-        Gate.of(settings, lambda: NOW_S),
-        metrics,
-        page_folder,
-        wall_clock_s=lambda: NOW_S,
+    app = Overheard(
+        create_app(
+            real or cast(SessionManager, fake),
+            settings,
+            Gate.of(settings, lambda: NOW_S),
+            metrics,
+            page_folder,
+            wall_clock_s=lambda: NOW_S,
+        )
     )
     listening = listening_socket("127.0.0.1", 0)
     options = server_options(settings)
@@ -189,3 +192,4 @@ async def serving(
         finally:
             server.should_exit = True
             await asyncio.wait([running])  # before the group, if a test failed, cancels it halfway
+    app.verdict()

@@ -352,7 +352,7 @@ def test_a_key_is_asked_for_and_pictures_are_seen() -> None:
 def test_a_call_is_made_in_json_attached_to_and_hung_up() -> None:
     async def scenario(stage: Speaking) -> None:
         async with (
-            calling(stage.served) as peer,
+            calling(stage.served, of_realtime=False) as peer,
             AsyncOpenAI(base_url=f"{stage.served.url}/v1", api_key="none", max_retries=0) as client,
         ):
             with pytest.raises(BadRequestError):
