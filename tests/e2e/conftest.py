@@ -14,6 +14,7 @@ from duplex_server.types import Pcm
 from tests.e2e.clips import microphone_file
 from tests.e2e.serving import Server
 from tests.e2e.visitor import Visitor, open_browser
+from tests.e2e.wire import judge
 from tests.helpers.speech import silence
 
 OpenPage = Callable[..., Visitor]
@@ -32,8 +33,9 @@ def server(chromium: str) -> Iterator[Server]:
 
 @pytest.fixture
 def visit(chromium: str, tmp_path: Path) -> Iterator[OpenPage]:
-    """Open pages; at the end no page may have complained."""
+    """Open pages; at the end no page may have complained, or heard what no client takes."""
     complaints: list[str] = []
+    visitors: list[Visitor] = []
     with sync_playwright() as playwright, ExitStack() as opened:
 
         def open_page(
@@ -57,7 +59,10 @@ def visit(chromium: str, tmp_path: Path) -> Iterator[OpenPage]:
                 if not (forgive and re.search(forgive, text)):
                     complaints.append(text)
 
-            return Visitor(browser, url, on_error=complain, **options)
+            visitors.append(Visitor(browser, url, on_error=complain, **options))
+            return visitors[-1]
 
         yield open_page
+        for visitor in visitors:
+            judge(visitor.page)
     assert not complaints

@@ -8,6 +8,7 @@ from tests.e2e.clips import said
 from tests.e2e.conftest import OpenPage
 from tests.e2e.serving import Server
 from tests.e2e.visitor import TRANSPORTS
+from tests.e2e.wire import judge
 from tests.helpers.speech import UserVoice
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -72,6 +73,7 @@ def test_a_typed_message_is_answered_aloud(visit: OpenPage, server: Server, tran
     visitor.answer("is 5")
     assert visitor.sound_s() > 0.5
     assert visitor.look("duplex.latencies.at(-1).typed")
+    assert judge(visitor.page) > 10, "what the page hears is noted, to be judged"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

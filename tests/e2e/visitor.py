@@ -9,6 +9,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserType, Locator, Page
 
+from tests.e2e.wire import LISTEN_IN
+
 __all__ = ["AUDIBLE_RMS", "TRANSPORTS", "Visitor", "open_browser"]
 
 TRANSPORTS = ("webrtc", "websocket")
@@ -78,7 +80,7 @@ class Visitor:
         context = browser.new_context(**options)
         context.grant_permissions(["microphone", "camera"])
         wishes = json.dumps(json.dumps(chosen))
-        context.add_init_script(f"localStorage['duplex.preferences'] ??= {wishes};{script}")
+        context.add_init_script(f"localStorage['duplex.preferences'] ??= {wishes};{LISTEN_IN}{script}")
         self.page: Page = context.new_page()
         self.page.on("pageerror", lambda error: on_error(str(error)))
         self.page.on("console", lambda message: on_error(message.text) if message.type == "error" else None)
