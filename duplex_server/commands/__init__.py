@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from duplex_server.commands import download, inspect, parity, plan, run, verify
+from duplex_server.commands import chat, download, inspect, parity, plan, run, verify
 from duplex_server.commands.base import Command
 
 __all__ = ["COMMANDS"]
 
 COMMANDS: dict[str, Command] = {
+    "chat": Command("ask a checkpoint about text, pictures, sound and video", chat.describe, chat.run),
     "inspect": Command("show what a checkpoint holds", inspect.describe, inspect.run),
     "plan": Command("show which GPUs hold a checkpoint, and how many conversations", plan.describe, plan.run),
     "verify": Command("say whether a checkpoint is complete", verify.describe, verify.run),
