@@ -114,15 +114,13 @@ def _messages(asked: argparse.Namespace, voice: Path | None) -> tuple[list[Messa
 
 def _load(asked: argparse.Namespace, messages: list[Message]) -> Parts:
     """Load the language model, and what else the chat needs."""
-    import torch
-
     from duplex_server.models.minicpmo.config import read_config
     from duplex_server.models.minicpmo.messages import Picture, Sound
     from duplex_server.models.minicpmo.parts import DTYPES as TYPES
-    from duplex_server.models.minicpmo.parts import best_dtype, check_device, load_parts
+    from duplex_server.models.minicpmo.parts import best_device, best_dtype, check_device, load_parts
     from duplex_server.models.minicpmo.placement import Placement
 
-    device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = asked.device or best_device()
     check_device(device)
     content = [item for message in messages for item in message.content]
     hears = any(isinstance(item, Sound) for item in content)
@@ -140,8 +138,8 @@ def _answer(
 ) -> None:
     """Print the answer as it comes, and write what is said."""
     import numpy as np
-    import soundfile
 
+    from duplex_server.commands.clip import write_sound
     from duplex_server.models.minicpmo.chat import AnswerOptions, Chat
     from duplex_server.models.minicpmo.chat_prompt import PromptEncoder
     from duplex_server.models.minicpmo.narration import OUTPUT_HZ, Narrator
@@ -168,5 +166,5 @@ def _answer(
     if narrator:
         sounds.append(narrator.finish())
         whole = np.concatenate(sounds)
-        soundfile.write(asked.speak, whole, OUTPUT_HZ)
+        write_sound(asked.speak, whole)
         print(f"{asked.speak}: {len(whole) / OUTPUT_HZ:.1f} s", file=sys.stderr)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
+from duplex_server.commands import clip
 from duplex_server.errors import ConfigError, MediaError
-from duplex_server.media.image import decode_image, fit_image
-from duplex_server.media.resample import resample
-from duplex_server.types import INPUT_RATE_HZ, Pcm
+from duplex_server.media.image import decode_image
+from duplex_server.types import Pcm
 
 __all__ = ["Video", "read_picture", "read_sound", "read_video"]
 
@@ -29,7 +26,7 @@ class Video:
     """A video, second by second.
 
     Attributes:
-        frames: the picture at the beginning of each second, uint8 ``[height, width, 3]``.
+        frames: the newest picture at the end of each second, uint8 ``[height, width, 3]``.
         sound: float32 at 16 kHz; None where it has none.
     """
 
@@ -52,13 +49,13 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_sound(path: Path) -> Pcm:
-    """Read the sound of any file that FFmpeg knows as float32 at 16 kHz; several channels become their mean.
+    """Read the sound of any file that FFmpeg knows as float32 at 16 kHz, mono.
 
     Raises:
         ConfigError: it cannot be read, or there is none in it.
     """
-    sound = _sound(path)
-    if sound is None:
+    sound = clip.sound(path)
+    if not len(sound):
         raise ConfigError(f"There is no sound in {path}.")
     return sound
 
@@ -69,35 +66,8 @@ def read_video(path: Path) -> Video:
     Raises:
         ConfigError: it cannot be read, or there are no pictures in it.
     """
-    frames: list[npt.NDArray[np.uint8]] = []
-    with _opened(path) as container:
-        if not container.streams.video:
-            raise ConfigError(f"There are no pictures in {path}.")
-        for frame in container.decode(video=0):
-            if (frame.time or 0.0) >= len(frames):
-                rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                frames.append(fit_image(rgb, FRAME_MAX_SIDE_PX))
-    return Video(frames, _sound(path))
-
-
-def _sound(path: Path) -> Pcm | None:
-    with _opened(path) as container:
-        if not container.streams.audio:
-            return None
-        stream = container.streams.audio[0]
-        planar = av.AudioResampler(format="fltp")
-        parts = [piece.to_ndarray() for frame in container.decode(stream) for piece in planar.resample(frame)]
-        rate_hz = stream.rate
-    if not parts:
-        return None
-    mono: Pcm = np.ascontiguousarray(np.concatenate(parts, axis=1).mean(axis=0, dtype=np.float32))
-    return resample(mono, rate_hz, INPUT_RATE_HZ)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[av.container.InputContainer]:
-    try:
-        with av.open(str(path)) as container:
-            yield container
-    except (OSError, av.error.FFmpegError) as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    frames = [frame.rgb for frame in clip.pictures(path, every_s=1.0, max_px=FRAME_MAX_SIDE_PX)]
+    if not frames:
+        raise ConfigError(f"There are no pictures in {path}.")
+    sound = clip.sound(path)
+    return Video(frames, sound if len(sound) else None)

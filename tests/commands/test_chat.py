@@ -135,7 +135,7 @@ def test_a_video_has_a_picture_for_every_second_begun(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     write_video(path, seconds=3, with_sound=True)
     video = read_video(path)
-    assert [round(float(frame.mean()) / 10) * 10 for frame in video.frames] == [20, 70, 120]
+    assert [round(float(frame.mean()) / 10) * 10 for frame in video.frames] == [60, 110, 160]
     assert video.sound is not None
     assert len(video.sound) == pytest.approx(48_000, abs=200)
 
@@ -150,7 +150,7 @@ def test_channels_of_any_rate_become_one_at_16_khz(sound: Path) -> None:
         ([""], "nothing to answer"),
         (["--image", "{tmp}/none.png", "?"], "cannot be read"),
         (["--image", "{tmp}/text", "?"], "cannot be shown"),
-        (["--audio", "{tmp}/text", ""], "cannot be read"),
+        (["--audio", "{tmp}/text", ""], "Cannot read"),
         (["--video", "{tmp}/a.wav", ""], "no pictures"),
     ],
 )

@@ -27,7 +27,7 @@ from duplex_server.models.minicpmo.tokenizer import Tokenizer
 from duplex_server.models.minicpmo.vision import VisionTower
 from duplex_server.models.minicpmo.weights import SafetensorsSource, load_module
 
-__all__ = ["DTYPES", "Parts", "best_dtype", "check_device", "load_parts"]
+__all__ = ["DTYPES", "Parts", "best_device", "best_dtype", "check_device", "load_parts"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Types that the model can be computed in, by name."""
@@ -47,6 +47,11 @@ class Parts:
     audio: AudioEncoder | None
     decoder: SpeechDecoder | None
     token2wav: Token2Wav | None
+
+
+def best_device() -> str:
+    """Return the first GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def best_dtype(device: str) -> torch.dtype:
