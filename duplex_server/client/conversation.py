@@ -1,6 +1,7 @@
 """A conversation with a server, seen from a program: connect, send microphone and camera, follow what comes back.
 
-Reconnecting is the caller's: a new connection is a new conversation. Knows nothing about sound cards or terminals.
+Where the server can do that, a connection that breaks is made again and the conversation goes on. Knows nothing about
+sound cards or terminals.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import msgspec
 
 from duplex_server.client import websocket
 from duplex_server.client.link import Link, Received
+from duplex_server.client.resuming import OpenLink, open_resuming
 from duplex_server.errors import ClientError, ConfigError, InvalidEvent, TransportError
 from duplex_server.types import Pcm
 from duplex_server.wire.events import (
@@ -23,6 +25,7 @@ from duplex_server.wire.events import (
     ErrorEvent,
     InputImageBufferAppend,
     SessionCreated,
+    SessionResume,
     SessionUpdate,
     SessionUpdated,
 )
@@ -134,6 +137,7 @@ async def connect(
     session: SessionPatch | Mapping[str, Any] | None = None,
     query: Mapping[str, str] | None = None,
     timeout_s: float = _OPEN_TIMEOUT_S,
+    resume: bool = True,
 ) -> AsyncIterator[Conversation]:
     """Open a conversation, and close it at the end of the block.
 
@@ -144,6 +148,8 @@ async def connect(
         session: settings as in ``session.update``; they hold when the block is entered.
         query: parameters of the URL, as ``{"model": "x"}``.
         timeout_s: for each step of opening.
+        resume: whether a connection that breaks is made again, and the conversation goes on: what did not arrive is
+            sent again, both ways.
 
     Raises:
         AuthError: the server refused the key.
@@ -153,7 +159,10 @@ async def connect(
         TransportError: it cannot be reached, or does not speak this protocol.
     """
     patch = _patch(session)
-    async with _open(server, transport, api_key, dict(query or {}), timeout_s) as link:
+    asked = dict(query or {}) | ({"resume": "1"} if resume else {})
+    open_link = _opener(server, transport, api_key, asked, timeout_s)
+    opening = open_resuming(open_link) if resume else open_link(None, lambda _: None)
+    async with opening as link:
         conversation = Conversation(link, Session())
         await conversation._await_session(SessionCreated, timeout_s)
         if patch is not None:
@@ -162,16 +171,22 @@ async def connect(
         yield conversation
 
 
-def _open(
-    server: str, transport: str, api_key: str | None, query: dict[str, str], timeout_s: float
-) -> AbstractAsyncContextManager[Link]:
+def _opener(server: str, transport: str, api_key: str | None, query: dict[str, str], timeout_s: float) -> OpenLink:
     if transport == "websocket":
-        return websocket.open_link(server, api_key=api_key, query=query, timeout_s=timeout_s)
-    if transport == "webrtc":
+        open_link = websocket.open_link
+    elif transport == "webrtc":
         from duplex_server.client import webrtc  # here, since aiortc takes half a second to import
 
-        return webrtc.open_link(server, api_key=api_key, query=query, timeout_s=timeout_s)
-    raise ConfigError(f"There is no transport {transport!r}. Use websocket or webrtc.")
+        open_link = webrtc.open_link
+    else:
+        raise ConfigError(f"There is no transport {transport!r}. Use websocket or webrtc.")
+
+    def opened(
+        asked: SessionResume | None, on_sent: Callable[[ClientEvent], None]
+    ) -> AbstractAsyncContextManager[Link]:
+        return open_link(server, api_key=api_key, query=query, timeout_s=timeout_s, resume=asked, on_sent=on_sent)
+
+    return opened
 
 
 def _patch(session: SessionPatch | Mapping[str, Any] | None) -> SessionPatch | None:

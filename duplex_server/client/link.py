@@ -32,6 +32,8 @@ class ReceivedAudio:
     item_id: str = ""
     position_samples: int | None = None
     """Where it belongs on the sender's media clock, samples at 24 kHz; None without a media track: it just follows."""
+    server_event_seq: int | None = None
+    """Number of the event that brought it, where the session can be resumed."""
 
 
 Received = ServerEvent | UnknownEvent | ReceivedAudio

@@ -11,7 +11,7 @@ import fractions
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from duplex_server.transports.rtc_audio import Microphone as IncomingAudio
 from duplex_server.transports.rtc_internals import check_versions, offer_loopback, take_over
 from duplex_server.types import OUTPUT_RATE_HZ, Pcm
 from duplex_server.wire.codec import decode_server, encode
-from duplex_server.wire.events import ClientEvent, ErrorEvent
+from duplex_server.wire.events import ClientEvent, ErrorEvent, SessionResume
 
 __all__ = ["open_link"]
 
@@ -40,6 +40,8 @@ _OUTGOING_PACKETS = 50
 _INCOMING_ITEMS = 6_000
 """A minute of audio and as many events again."""
 _CLOSE_TIMEOUT_S = 3.0
+_BOUNDARY = "4fd1c7b2e5a04c3f9a"
+"""Of the form in which an offer is sent; in no SDP and no JSON."""
 
 
 class _Microphone(MediaStreamTrack):
@@ -94,8 +96,9 @@ class _PlacedAudio(Protocol):
 
 
 class _WebRtcLink:
-    def __init__(self, connection: RTCPeerConnection) -> None:
+    def __init__(self, connection: RTCPeerConnection, on_sent: Callable[[ClientEvent], None]) -> None:
         self._connection = connection
+        self.on_sent = on_sent
         self._microphone = _Microphone()
         self._incoming: Mailbox[Received] = Mailbox(limit_items=_INCOMING_ITEMS, limit_bytes=0)
         self._end: DuplexError | None = None
@@ -114,6 +117,7 @@ class _WebRtcLink:
         return True
 
     async def send(self, event: ClientEvent) -> bool:
+        self.on_sent(event)
         if self._end is not None:
             raise self._end
         if self._channel.readyState != "open":
@@ -135,13 +139,17 @@ class _WebRtcLink:
                 raise self._end from None
             return None
 
-    async def open(self, server: str, api_key: str | None, query: dict[str, str], timeout_s: float) -> None:
+    async def open(
+        self, server: str, api_key: str | None, query: dict[str, str], timeout_s: float, resume: SessionResume | None
+    ) -> None:
         """Negotiate, and wait for the data channel."""
         await self._connection.setLocalDescription(await self._connection.createOffer())
+        sdp = self._connection.localDescription.sdp
+        kind, body = ("application/sdp", sdp.encode()) if resume is None else _form(sdp, resume)
         request = urllib.request.Request(  # noqa: S310 - address() lets only http and https through
             address(server, path="/v1/realtime/calls", scheme="http", query=query),
-            self._connection.localDescription.sdp.encode(),
-            {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+            body,
+            {"Content-Type": kind} | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         )
         answer = await asyncio.to_thread(_post, request, server, timeout_s)
         await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
@@ -195,7 +203,13 @@ class _WebRtcLink:
 
 @asynccontextmanager
 async def open_link(
-    server: str, *, api_key: str | None, query: dict[str, str], timeout_s: float
+    server: str,
+    *,
+    api_key: str | None,
+    query: dict[str, str],
+    timeout_s: float,
+    resume: SessionResume | None,
+    on_sent: Callable[[ClientEvent], None],
 ) -> AsyncIterator[Link]:
     """Connect, and close at the end of the block.
 
@@ -204,6 +218,8 @@ async def open_link(
         api_key: sent as a bearer token.
         query: parameters of the URL.
         timeout_s: for the answer, and for the media to find a way.
+        resume: the session to go on with; None to begin one.
+        on_sent: called with every event that is about to be sent.
 
     Raises:
         AuthError: the server refused the key.
@@ -213,12 +229,24 @@ async def open_link(
     """
     check_versions()
     offer_loopback()
-    link = _WebRtcLink(RTCPeerConnection(RTCConfiguration(iceServers=[])))
+    link = _WebRtcLink(RTCPeerConnection(RTCConfiguration(iceServers=[])), on_sent)
     try:
-        await link.open(server, api_key, query, timeout_s)
+        await link.open(server, api_key, query, timeout_s, resume)
         yield link
     finally:
         await link.close()
+
+
+def _form(sdp: str, resume: SessionResume) -> tuple[str, bytes]:
+    """Return the type and the bytes of a form that holds an offer and the session to resume."""
+    fields = (
+        ("sdp", "application/sdp", sdp),
+        ("session", "application/json", f'{{"resume": {encode(resume).decode()}}}'),
+    )
+    lines = []
+    for name, kind, text in fields:
+        lines += [f"--{_BOUNDARY}", f'Content-Disposition: form-data; name="{name}"', f"Content-Type: {kind}", "", text]
+    return f"multipart/form-data; boundary={_BOUNDARY}", "\r\n".join([*lines, f"--{_BOUNDARY}--", ""]).encode()
 
 
 def _post(request: urllib.request.Request, server: str, timeout_s: float) -> str:

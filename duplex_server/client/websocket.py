@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import ClientConnection
@@ -28,6 +28,8 @@ from duplex_server.wire.events import (
     InputAudioBufferAppend,
     ResponseOutputAudioDelta,
     SessionCreated,
+    SessionResume,
+    SessionResumed,
     SessionUpdated,
 )
 
@@ -38,8 +40,9 @@ _CLOSE_TIMEOUT_S = 3.0
 
 
 class _WebSocketLink:
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, on_sent: Callable[[ClientEvent], None]) -> None:
         self._connection = connection
+        self.on_sent = on_sent
         self._outlet = AudioOutlet(PCM_FORMAT)
         self._microphone: StreamResampler | None = None
         self._intake = AudioIntake(PCM_FORMAT)
@@ -50,6 +53,7 @@ class _WebSocketLink:
         return False
 
     async def send(self, event: ClientEvent) -> bool:
+        self.on_sent(event)
         try:
             await self._connection.send(encode(event), text=True)
         except ConnectionClosed as error:
@@ -70,7 +74,7 @@ class _WebSocketLink:
             _raise_unless_good(error)
             return None
         event = decode_server(message)
-        if isinstance(event, SessionCreated | SessionUpdated):
+        if isinstance(event, SessionCreated | SessionUpdated | SessionResumed):
             audio = event.session.audio
             self._use_formats(audio.input.format or PCM_FORMAT, audio.output.format or PCM_FORMAT)
         return self._decode(event) if isinstance(event, ResponseOutputAudioDelta) else event
@@ -88,12 +92,19 @@ class _WebSocketLink:
             received_s=asyncio.get_running_loop().time(),
             response_id=event.response_id,
             item_id=event.item_id,
+            server_event_seq=event.server_event_seq if isinstance(event.server_event_seq, int) else None,
         )
 
 
 @asynccontextmanager
 async def open_link(
-    server: str, *, api_key: str | None, query: dict[str, str], timeout_s: float
+    server: str,
+    *,
+    api_key: str | None,
+    query: dict[str, str],
+    timeout_s: float,
+    resume: SessionResume | None,
+    on_sent: Callable[[ClientEvent], None],
 ) -> AsyncIterator[Link]:
     """Connect, and close at the end of the block.
 
@@ -102,12 +113,15 @@ async def open_link(
         api_key: sent as a bearer token.
         query: parameters of the URL.
         timeout_s: for the connection to open.
+        resume: the session to go on with; None to begin one.
+        on_sent: called with every event that is about to be sent.
 
     Raises:
         AuthError: the server refused the key.
         CapacityError: it is full.
         TransportError: it cannot be reached, or is no server of this kind.
     """
+    query = query if resume is None else {**query, "autostart": "0"}
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     connecting = open_websocket(
         address(server, path="/v1/realtime", scheme="ws", query=query),
@@ -125,7 +139,13 @@ async def open_link(
     except (OSError, TimeoutError, WebSocketException) as error:
         raise TransportError(f"cannot connect to {server}: {str(error) or 'no answer'}") from error
     async with connection:
-        yield _WebSocketLink(connection)
+        link = _WebSocketLink(connection, on_sent)
+        if resume is not None:
+            try:
+                await connection.send(encode(resume), text=True)
+            except ConnectionClosed as error:
+                raise TransportError("the connection broke off") from error
+        yield link
 
 
 def _refused(response: Response) -> DuplexError:

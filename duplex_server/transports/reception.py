@@ -154,7 +154,7 @@ def hello_of(connection: HTTPConnection[Any], entry: Entry) -> Hello:
     duplex, speaks_first = asks(connection, "duplex"), connection.query_params.get("autostart") == "0"
     base = (VLLM_SESSION,) if duplex and speaks_first else ()
     return Hello(
-        opt_in=OPT_IN_NAMES if duplex else frozenset(),
+        opt_in=OPT_IN_NAMES if duplex else frozenset({"resume"} if asks(connection, "resume") else ()),
         client="" if client is None else f"{client.host}:{client.port}",
         key_id=entry.key_id,
         session=base if given is None else (*base, given),

@@ -97,7 +97,7 @@ def test_settings_hold_when_the_block_is_entered() -> None:
         ):
             assert conversation.session.instructions == "new"
             assert not conversation.media_track
-            assert requests[0].path == "/v1/realtime"
+            assert requests[0].path == "/v1/realtime?resume=1"
             assert requests[0].headers["Authorization"] == "Bearer k1"
             assert conversation.session.id == "sess_1"
 

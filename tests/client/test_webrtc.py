@@ -106,7 +106,7 @@ def test_a_call_carries_settings_events_and_audio_both_ways() -> None:
             assert conversation.media_track
             assert conversation.session.instructions == "new"
             assert b"Authorization: Bearer k1" in peer.request
-            assert b"POST /v1/realtime/calls HTTP" in peer.request
+            assert b"POST /v1/realtime/calls?resume=1 HTTP" in peer.request
             received: list[ReceivedAudio] = []
             events = conversation.events()
             for n in range(200):
