@@ -118,6 +118,7 @@ class LiveDialect:
         self._appends: dict[str, _Pending] = {}  # by item id
         self._n_made = 0
         self._speaking = False
+        self._context: live.LiveContext | msgspec.UnsetType = msgspec.UNSET
         self.muted = False
         """Whether the peer asked that the model hear silence."""
         self.over = False
@@ -250,8 +251,10 @@ class LiveDialect:
                 self._speaking = True
             case s.ResponseDone():
                 self._speaking = False
+            case x.SessionLimits():
+                return self._filled(event)
             case s.RateLimitsUpdated():
-                return [live.LiveUsageUpdated(event_id=event.event_id, usage=self._usage())]
+                return [self._used(event.event_id)]
         return self._words.tell(event)
 
     def _acknowledge(self, event_id: str) -> Sequence[live.LiveServerEvent]:
@@ -311,6 +314,15 @@ class LiveDialect:
         return live.LiveClosed(
             event_id=event_id, reason=reason, session=self._session, usage=self._usage(), **_answers(asked)
         )
+
+    def _filled(self, event: x.SessionLimits) -> Sequence[live.LiveServerEvent]:
+        if event.context_tokens is None or not event.context_tokens_max:
+            return []
+        self._context = live.LiveContext(usage_ratio=event.context_tokens / event.context_tokens_max)
+        return [self._used(event.event_id)]
+
+    def _used(self, event_id: str) -> live.LiveUsageUpdated:
+        return live.LiveUsageUpdated(event_id=event_id, usage=self._usage(), context_window=self._context)
 
     def _usage(self) -> live.LiveUsage:
         return live.LiveUsage(seconds=self._clock.next_ms / 1000)

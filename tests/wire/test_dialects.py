@@ -15,6 +15,7 @@ from duplex_server.errors import InvalidEvent
 from duplex_server.wire.dialect import Dialect
 from duplex_server.wire.dialogue import Outcome
 from duplex_server.wire.events import ServerEvent
+from duplex_server.wire.extension_events import SessionLimits
 from duplex_server.wire.live_dialect import LIVE_OPT_IN, LIVE_PCM_RATES_HZ, LiveDialect
 from duplex_server.wire.requests import AddText, CreateResponse
 from duplex_server.wire.session_object import OPT_IN_NAMES
@@ -165,7 +166,7 @@ def test_a_live_peer_gets_nothing_but_legal_live_events(messages: list[dict[str,
 def test_a_vllm_peer_gets_legal_realtime_events_in_legal_order(messages: list[dict[str, Any]], plan: Plan) -> None:
     driver = DialectDriver(VllmDialect(), opt_in=OPT_IN_NAMES, input_rates_hz=VLLM_PCM_RATES_HZ)
     interleave(driver, messages, plan)
-    oracle = WireOracle(media_track=False, opted_in=True)
+    oracle = WireOracle(media_track=False, opted_in=True, timely=False)
     for event in driver.spelt:
         oracle.feed(event)
         if not event["type"].startswith("session."):  # its input rate is one that OpenAI's models do not know
@@ -184,3 +185,15 @@ def test_a_commentary_asks_for_a_response_only_where_none_is_open() -> None:
     driver.tell(driver.dialogue.end_response(1, Outcome.COMPLETED, 200))
     driver.client("session.commentary.append", content="It snows.")
     assert driver.take_requests() == [AddText("It snows."), CreateResponse()]
+
+
+def test_how_full_the_context_is_comes_with_the_usage() -> None:
+    driver = DialectDriver(LiveDialect(Clock()), media_track=True, opt_in=LIVE_OPT_IN)
+    driver.tell([SessionLimits(event_id="1", max_session_ms=1000)])
+    assert driver.spelt[-1]["type"] == "session.started", "a model without a context says nothing of it"
+    driver.tell([SessionLimits(event_id="2", max_session_ms=1000, context_tokens=2000, context_tokens_max=8000)])
+    assert driver.spelt[-1]["context_window"] == {"usage_ratio": 0.25}
+    driver.speak()
+    driver.tell(driver.dialogue.end_response(1, Outcome.COMPLETED, 200))
+    assert driver.spelt[-1]["type"] == "session.usage.updated"
+    assert driver.spelt[-1]["context_window"] == {"usage_ratio": 0.25}
