@@ -9,7 +9,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from duplex_server.media.pcm import level_db
+from duplex_server.media.pcm import SILENCE_DB, level_db
 from duplex_server.models.embedded.grammar import STOP_INTENTS, Command, Intent, parse
 from duplex_server.models.embedded.recognizer import Channel, Recognition, Recognizer
 from duplex_server.types import Pcm, Unit
@@ -58,7 +58,7 @@ class Utterance:
     share_voiced: float
     """The share of its length, up to the last voice, that was voice."""
     level_db: float
-    """Level of the voice, dBFS."""
+    """Level of its loudest unit of voice, dBFS. Of a faint voice only loud parts are found, so a mean says little."""
 
 
 class Ear:
@@ -77,7 +77,7 @@ class Ear:
 
     def _begin_count(self) -> None:
         self._n_units = self._voiced_units = self._voiced_span_units = 0
-        self._level_sum_db = 0.0
+        self._peak_db = SILENCE_DB
         self._partial = ""
         self._stable_units = 0
         self._stop_units = 0
@@ -93,8 +93,8 @@ class Ear:
 
     @property
     def level_db(self) -> float:
-        """Level of the voice in the utterance under way, dBFS."""
-        return self._level_sum_db / max(self._voiced_units, 1)
+        """Level of the loudest unit of voice in the utterance under way, dBFS."""
+        return self._peak_db
 
     def hear(self, unit: Unit) -> Utterance | None:
         """Take the next unit; returns the utterance that ended with it, if one did."""
@@ -147,7 +147,7 @@ class Ear:
         if voiced:
             self._voiced_units += 1
             self._voiced_span_units = self._n_units
-            self._level_sum_db += level_db(unit.audio)
+            self._peak_db = max(self._peak_db, level_db(unit.audio))
 
     def _read_partial(self) -> None:
         assert self._recognition is not None, "an utterance is under way"
@@ -195,5 +195,5 @@ class Ear:
             confidence=confidence,
             voiced_s=self._voiced_units * UNIT_MS / 1000,
             share_voiced=min(1.0, voiced / max(self._voiced_span_units, 1)),
-            level_db=self._level_sum_db / voiced,
+            level_db=self._peak_db,
         )
