@@ -78,6 +78,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "espeakng_loader": ("models/embedded/espeak_process.py",),
     "cv2": ("models/embedded/faces.py",),
     "torch": ("models/minicpmo/",),
+    "matplotlib": ("commands/bench.py",),
     "safetensors": ("models/minicpmo/weights.py",),
     "tokenizers": ("models/minicpmo/tokenizer.py",),
     "onnxruntime": ("models/minicpmo/voice_prompt.py",),
