@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelError
+from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelError, ModelLoadError
 from duplex_server.models.base import RowFailure, RowOutput, RowUnit
 from duplex_server.models.minicpmo.audio_encoder import AudioCache
 from duplex_server.models.minicpmo.duplex import DuplexLoop
@@ -134,7 +134,8 @@ class MiniCPMO:
 
         Raises:
             CapacityError: there is no memory for it.
-            ClientError: the instructions are too long, or the recording of the voice cannot be used.
+            ClientError: the instructions are too long, or the recording of the voice cannot be used, by anybody or for
+                lack of the networks that look at recordings.
         """
         seed = secrets.randbits(63) if self._options.seed is None else self._options.seed
         try:
@@ -142,7 +143,7 @@ class MiniCPMO:
             self._loop.open(row, self._head(setup, voice), seed)
             self._loop.prefer_listening(row, setup.listen_scale)
             self._give_voice(row, voice, seed)
-        except (torch.OutOfMemoryError, CapacityError, ContextFull) as error:
+        except (torch.OutOfMemoryError, CapacityError, ContextFull, ModelLoadError) as error:
             self.close(row)
             raise _refusal(error) from error
         self._heard.reset(row)
@@ -394,6 +395,9 @@ def _refusal(error: Exception) -> DuplexError:
     """Return what the peer is told of an error that kept its conversation from beginning."""
     if isinstance(error, ContextFull):
         return ClientError("Instructions and voice leave no room for a conversation.", param="session.instructions")
+    if isinstance(error, ModelLoadError):
+        log.error("a voice cannot be taken up: %s", error)
+        return ClientError("This server cannot take up that voice.", param="session.audio.output.voice")
     if isinstance(error, DuplexError):
         return error
     log.error("no memory for another conversation", exc_info=error)

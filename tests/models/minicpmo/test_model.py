@@ -133,6 +133,12 @@ class TestRefusals:
         with pytest.raises(MediaError):
             model.open(0, SessionSetup(voice_reference=reference))
 
+    def test_a_recording_where_nothing_can_look_at_it(self, model: MiniCPMO) -> None:
+        """The peer is not told which files the server lacks."""
+        with pytest.raises(ClientError, match=r"^This server cannot take up that voice\.$"):
+            model.open(0, SessionSetup(voice_reference=question(duration_s=3.0)))
+        assert talk(model, exchange(model))
+
     def test_text_without_end(self, model: MiniCPMO) -> None:
         model.open(0, SessionSetup())
         units = silent_units(model.spec, 2.0)
@@ -210,6 +216,15 @@ def test_it_goes_on_beyond_its_window(model: MiniCPMO) -> None:
     outputs = talk(model, exchange(model) * 9)
     turns = {spoken.output.turn for spoken in outputs} - {0}
     assert turns == set(range(1, 10))
+
+
+def test_without_a_voice_it_answers_in_text(tiny_checkpoint: Path) -> None:
+    hosting = host(tiny_checkpoint, ["cpu"], 1, OPTIONS)
+    model = build_scripted(hosting.rows, **hosting.options[0])
+    outputs = talk(model, exchange(model))
+    assert "".join(spoken.output.text for spoken in outputs) == "one two three four five six"
+    assert not len(sound(outputs))
+    assert outputs[-1].output.turn == 0 and any(spoken.output.end_of_turn for spoken in outputs)
 
 
 def test_memory_is_flat(model: MiniCPMO) -> None:
