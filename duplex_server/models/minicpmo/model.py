@@ -31,6 +31,7 @@ from duplex_server.models.minicpmo.parts import Parts
 from duplex_server.models.minicpmo.pictures import slice_picture
 from duplex_server.models.minicpmo.sampling import Sampler
 from duplex_server.models.minicpmo.speaking import Speaking
+from duplex_server.models.minicpmo.spreading import spread
 from duplex_server.models.minicpmo.tokenizer import TextStream
 from duplex_server.models.minicpmo.units import Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput
 from duplex_server.models.minicpmo.voices import Voice, Voices
@@ -313,12 +314,9 @@ class MiniCPMO:
         texts = [found.text.feed([token]) for token in end.spoken]
         if end.end_of_turn:
             texts.append(found.text.finish())
-        if sound is None or not len(sound):
-            pieces = [("".join(texts), _SILENCE)]
-        else:
+        if sound is not None:
             self._loop.sounded(end.row, len(sound))
-            cuts = [round(place * len(sound) / len(texts)) for place in range(len(texts) + 1)] if texts else []
-            pieces = _joined([(text, sound[cuts[i] : cuts[i + 1]]) for i, text in enumerate(texts)] or [("", sound)])
+        pieces = spread(texts, _SILENCE if sound is None else sound)
         found.said_turn = 0 if end.end_of_turn else end.turn
         n_codes = 0 if sound is None else len(sound) * CODES_PER_S // OUTPUT_RATE_HZ
         counted: Tokens | None = found.read + Tokens(text_out=len(end.spoken), audio_out=n_codes)
@@ -378,17 +376,6 @@ class MiniCPMO:
 
 
 _SILENCE: Pcm = np.zeros(0, np.float32)
-
-
-def _joined(pieces: Sequence[tuple[str, Pcm]]) -> list[tuple[str, Pcm]]:
-    """Append pieces without text to the one before: they say nothing, and each output costs the same."""
-    joined: list[tuple[str, list[Pcm]]] = []
-    for text, sound in pieces:
-        if joined and not text:
-            joined[-1][1].append(sound)
-        else:
-            joined.append((text, [sound]))
-    return [(text, np.concatenate(sounds)) for text, sounds in joined]
 
 
 def _refusal(error: Exception) -> DuplexError:
