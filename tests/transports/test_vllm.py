@@ -132,7 +132,7 @@ def test_what_is_wrong_is_told_and_the_session_goes_on(
 
 def test_without_autostart_the_session_is_greeted_at_once_and_sound_is_24_khz_until_said_otherwise() -> None:
     async def scenario(stage: Speaking) -> None:
-        async with VllmClient(stage.served.ws_url, query="duplex=1") as client:
+        async with VllmClient(stage.served.ws_url, query="duplex=1&autostart=1") as client:
             assert client.session["audio"]["input"]["format"]["rate"] == 24_000
             updated = (await client.wait_for("session.updated"))["session"]
             assert updated["audio"]["input"]["format"]["rate"] == 16_000
