@@ -206,7 +206,8 @@ def _weight_bytes(shape: tuple[int, ...], precision: Precision) -> int:
         return _HALF_BYTES * n
     if precision is Precision.INT8:
         return n + _SCALE_BYTES * shape[0]
-    return n // 2 + _SCALE_BYTES * shape[0] * math.ceil(shape[1] / GROUP)
+    # The kernels want a zero point beside each scale.
+    return n // 2 + 2 * _SCALE_BYTES * shape[0] * math.ceil(shape[1] / GROUP)
 
 
 def _stored(infos: Iterable[TensorInfo]) -> int:

@@ -1,6 +1,8 @@
-"""Linear layers with weights of eight or four bits, in torch's plain operations, so that any device runs them.
+"""Linear layers with weights of eight or four bits, which any device runs.
 
-Knows nothing about which layers are worth it but the language model's. Bytes are those that
+Where torch has a kernel that multiplies with them as they are, and it is seen to compute the same, it is used; elsewhere
+the weights are brought back to 16 bits for each multiplication, which reads and writes them several times. Knows
+nothing about which layers are worth it but the language model's. Bytes are those that
 :mod:`duplex_server.models.minicpmo.memory` counts. torchao 0.18 was tried and is not used: its four bits run on no
 processor and on no GPU before Ampere, and need further packages; its eight bits compute what stands here.
 """
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duplex_server.models.minicpmo.kernels import Int4Kernel, agree, int8_product
 from duplex_server.models.minicpmo.memory import GROUP
 from duplex_server.models.minicpmo.placement import Precision
 
@@ -38,6 +41,8 @@ class Int8Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_out, n_in), requires_grad=False)  # int8 [n_out, n_in] once taken
         self.register_buffer("scale", torch.empty(n_out), persistent=False)
         self.scale: Tensor
+        self.fused = False
+        """Whether one kernel of torch multiplies, without bringing the weights back to 16 bits first."""
 
     def take(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
         """Quantize ``weight`` ``[n_out, n_in]``, a few rows at a time, for computing in ``dtype`` on ``device``."""
@@ -51,9 +56,17 @@ class Int8Linear(nn.Module):
             whole[first : first + _ROWS] = (rows / rounded.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8)
         self.weight = nn.Parameter(whole, requires_grad=False)
         self.scale = scale
+        self.fused = agree(self._multiplied, self._multiplied_at_once, weight.shape[1], device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[..., n_out]`` for ``x`` ``[..., n_in]``, in the type of ``x``."""
+        return self._multiplied_at_once(x) if self.fused else self._multiplied(x)
+
+    def _multiplied_at_once(self, x: Tensor) -> Tensor:
+        found = int8_product(x.to(self.scale.dtype).reshape(-1, x.shape[-1]), self.weight, self.scale)
+        return found.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+    def _multiplied(self, x: Tensor) -> Tensor:
         if x.dtype is torch.float16:  # sums of products with whole numbers leave its range
             return F.linear(x, self.weight.to(x.dtype).mul_(self.scale[:, None]))
         return F.linear(x, self.weight.to(x.dtype)) * self.scale
@@ -76,6 +89,7 @@ class Int4Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_out, n_in), requires_grad=False)  # uint8 [n_out, n_in/2] once taken
         self.register_buffer("scale", torch.empty(2, n_out, 1, 1), persistent=False)  # [half, n_out, groups, 1]
         self.scale: Tensor
+        self.kernel: Int4Kernel | None = None
         self._group = min(GROUP, n_in // 2)
 
     def take(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
@@ -96,9 +110,33 @@ class Int4Linear(nn.Module):
             packed[rows] = low | high << 4
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.scale = scale
+        self._pack_for_kernel(device, dtype)
+
+    def _pack_for_kernel(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep the weights as torch's kernel for four bits wants them, where there is one that computes the same."""
+        n_in = 2 * self.weight.shape[1]
+        if n_in % (2 * GROUP):  # its groups must not reach over the middle
+            return
+        whole = torch.cat([self.weight & 15, self.weight >> 4], dim=1)
+        kernel = Int4Kernel.of(whole, torch.cat(tuple(self.scale), dim=1)[..., 0], GROUP)
+        if kernel is not None and agree(self._multiplied, kernel.product, n_in, device, dtype):
+            self.kernel = kernel
+            self.weight = nn.Parameter(kernel.weight, requires_grad=False)
+            self.scale = kernel.scale_and_zero
+
+    @property
+    def fused(self) -> bool:
+        """Whether one kernel of torch multiplies, without bringing the weights back to 16 bits first."""
+        return self.kernel is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[..., n_out]`` for ``x`` ``[..., n_in]``, in the type of ``x``."""
+        if self.kernel is None:
+            return self._multiplied(x)
+        found = self.kernel.product(x.to(self.scale.dtype).reshape(-1, x.shape[-1]))
+        return found.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+    def _multiplied(self, x: Tensor) -> Tensor:
         low, high = x.chunk(2, dim=-1)
         return F.linear(low, self._half(self.weight & 15, 0, x.dtype)) + F.linear(
             high, self._half(self.weight >> 4, 1, x.dtype)

@@ -61,7 +61,7 @@ def test_gpus_that_do_not_hold_it_share_it_before_bits_are_saved(hosted: Hosted)
 
 def test_one_small_gpu_saves_bits(hosted: Hosted) -> None:
     assert precisions(hosted(16)) == {"int8"}
-    found = hosted(10)
+    found = hosted(11)
     assert precisions(found) == {"int4"}
     assert found.options[0]["placement"]["embedding"] == "cpu"
     assert found.rows == 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from duplex_server.models.minicpmo.checkpoint import read_checkpoint
 from duplex_server.models.minicpmo.config import read_config
+from duplex_server.models.minicpmo.kernels import agree
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.memory import Conversation, measure
 from duplex_server.models.minicpmo.placement import Precision
@@ -89,6 +90,48 @@ def test_half_precision_neither_overflows_nor_loses_more(
     found = taken(kind, weight.to(dtype), dtype)(x.to(dtype))
     assert found.dtype is dtype
     assert (found.float() - exact).norm() / exact.norm() < 0.01
+
+
+def test_a_kernel_that_computes_something_else_is_not_believed() -> None:
+    weight = drawn(32, 256)
+
+    def plain(x: Tensor) -> Tensor:
+        return x @ weight.T
+
+    def refused(x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    assert agree(plain, plain, 256, CPU, torch.float32)
+    assert not agree(plain, lambda x: x @ weight.flip(0).T, 256, CPU, torch.float32)
+    assert not agree(plain, lambda x: plain(x) * 1.05, 256, CPU, torch.float32)
+    assert not agree(plain, lambda x: plain(x) * torch.nan, 256, CPU, torch.float32)
+    assert not agree(plain, refused, 256, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_and_without_a_kernel_the_result_is_the_same(
+    kind: type[Int8Linear | Int4Linear], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, x = drawn(64, 512), drawn(2, 3, 512, seed=1)
+    fused = taken(kind, weight)
+    monkeypatch.setattr("duplex_server.models.minicpmo.quantize.agree", lambda *_: False)
+    plain = taken(kind, weight)
+    assert isinstance(fused, kind) and isinstance(plain, kind)
+    assert fused.fused and not plain.fused
+    torch.testing.assert_close(fused(x), plain(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fused(x[0, 0]), plain(x[0, 0]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gpu_computes_what_the_processor_does(kind: type[Int8Linear | Int4Linear], dtype: torch.dtype) -> None:
+    weight, x = drawn(256, 512) * 0.02, drawn(7, 512, seed=1)
+    with torch.device("meta"):
+        layer = kind(512, 256)
+    layer.take(weight, torch.device("cuda"), dtype)
+    found, exact = layer(x.to("cuda", dtype)).cpu().float(), taken(kind, weight)(x)
+    assert (found - exact).norm() / exact.norm() < 0.01
 
 
 def quantized(folder: Path, precision: Precision) -> Qwen3:
