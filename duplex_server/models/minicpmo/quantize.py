@@ -1,6 +1,6 @@
 """Linear layers with weights of eight or four bits, which any device runs.
 
-Where torch has a kernel that multiplies with them as they are, and it is seen to compute the same, it is used; elsewhere
+Where torch has a kernel that multiplies with them as they are, and is seen to compute the same, it is used; elsewhere
 the weights are brought back to 16 bits for each multiplication, which reads and writes them several times. Knows
 nothing about which layers are worth it but the language model's. Bytes are those that
 :mod:`duplex_server.models.minicpmo.memory` counts. torchao 0.18 was tried and is not used: its four bits run on no
