@@ -15,7 +15,7 @@ from torch import Tensor
 __all__ = ["Int4Kernel", "agree", "int8_product"]
 
 _TOLERANCE = 0.02
-"""Largest relative difference of products. With other weights it would be about 1, of rounding it is 0.004 in bfloat16."""
+"""Largest relative difference of products: of other weights it would be about 1; rounding to bfloat16 makes 0.004."""
 _INNER_TILES = {"cpu": 2, "cuda": 8}
 """How many tiles of 16 inputs lie together. Ours, of the numbers that the kernels take; the CPU's ignores it."""
 
