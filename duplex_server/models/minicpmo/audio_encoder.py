@@ -59,6 +59,16 @@ class AudioCache:
         """Forget a row's sound; its positions start again at 0."""
         self._lengths[row] = 0
 
+    def copy(self, row: int) -> list[Tensor]:
+        """Return a row's sound, to be put back by :meth:`restore`: of each layer ``[2, heads, frames, d]``."""
+        return [layer[:, row, :, : self._lengths[row]].clone() for layer in self.layers]
+
+    def restore(self, row: int, copied: Sequence[Tensor]) -> None:
+        """Make a row hear what it heard when it was copied, and nothing since."""
+        self._lengths[row] = copied[0].shape[2]
+        for layer, kept in zip(self.layers, copied, strict=True):
+            layer[:, row, :, : self._lengths[row]] = kept
+
     def length(self, row: int) -> int:
         """Return how many frames of a row are remembered."""
         return self._lengths[row]

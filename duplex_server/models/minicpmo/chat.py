@@ -5,6 +5,7 @@ Knows nothing about speech or terminals. One answer at a time: where many conver
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from duplex_server.models.minicpmo.sampling import less_likely, top_k_top_p
 from duplex_server.models.minicpmo.tokens import SPECIAL
 from duplex_server.models.minicpmo.units import embedded
 
-__all__ = ["AnswerOptions", "AnswerToken", "Chat"]
+__all__ = ["AnswerOptions", "AnswerToken", "Chat", "choose_token"]
 
 _STOPS = frozenset({SPECIAL.im_end, SPECIAL.endoftext})
 
@@ -34,7 +35,8 @@ class AnswerOptions:
     top_k: int = 100
     top_p: float = 0.8
     repetition_penalty: float = 1.02
-    """On every token of the answer so far."""
+    """On every token of the answer so far that :attr:`repetition_window` reaches."""
+    repetition_window: int = 4096
     max_tokens: int = 4096
 
 
@@ -104,7 +106,7 @@ class Chat:
         text = self._prompts.tokenizer.stream()
         said: list[int] = []
         for _ in range(room):
-            token = _choose(self._llm.logits(state), said, options, generator)
+            token = choose_token(self._llm.logits(state), said, options, generator)
             if token in _STOPS:
                 break
             said.append(token)
@@ -112,11 +114,27 @@ class Chat:
             yield AnswerToken(token, text.feed([token]), state)
 
 
-def _choose(scores: Tensor, said: Sequence[int], options: AnswerOptions, generator: torch.Generator) -> int:
-    """Choose from ``scores`` ``[vocabulary]``."""
+def choose_token(
+    scores: Tensor,
+    said: Sequence[int],
+    options: AnswerOptions,
+    generator: torch.Generator,
+    forbidden: Tensor | None = None,
+) -> int:
+    """Choose the next token of an answer.
+
+    Args:
+        scores: ``[vocabulary]``, unchanged.
+        said: the answer so far.
+        options: how.
+        generator: of what is drawn, on the CPU.
+        forbidden: ids that are never chosen, int64, on the scores' device.
+    """
     scores = scores.float()
-    if said:
-        ids = torch.tensor(sorted(set(said)), device=scores.device)
+    if forbidden is not None:
+        scores = scores.index_fill(0, forbidden, -math.inf)
+    if recent := set(said[-options.repetition_window :]):
+        ids = torch.tensor(sorted(recent), device=scores.device)
         scores = scores.index_copy(0, ids, less_likely(scores[ids], options.repetition_penalty))
     if options.greedy:
         return int(scores.argmax())

@@ -67,7 +67,7 @@ class PromptEncoder:
                     layout.add([SPECIAL.image_id, *number, SPECIAL.image_id_end])
                 n_pictures += 1
                 self._add_picture(layout, part.content, pictures)
-            else:
+            elif isinstance(part.content, Sound):
                 _add_sound(layout, next(sounds), self._second if streaming else None)
         return layout
 

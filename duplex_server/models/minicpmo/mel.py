@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HOP_SAMPLES", "MelChunk", "StreamingMel", "log_mel", "mel_filters", "offline_mel"]
+__all__ = ["HOP_SAMPLES", "UNIT_SAMPLES", "MelChunk", "StreamingMel", "log_mel", "mel_filters", "offline_mel"]
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES = 400
@@ -25,6 +25,7 @@ HALF_SAMPLES = WINDOW_SAMPLES // 2
 """A frame is centred: frame f sees the samples from 160 f - 200 to 160 f + 200."""
 
 UNIT_SAMPLES = RATE_HZ
+"""What a stream takes at a time."""
 UNIT_FRAMES = UNIT_SAMPLES // HOP_SAMPLES
 
 POWER_FLOOR = 1e-10

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from duplex_server.errors import InvalidEvent
 
-__all__ = ["Content", "Message", "Picture", "Segment", "Sound", "render"]
+__all__ = ["Content", "Message", "Picture", "Segment", "Sound", "append_text", "render"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -84,20 +84,23 @@ def render(
     speak = speak or any(isinstance(item, Sound) for message in messages for item in message.content)
     found: list[str | Segment] = []
     for place, message in enumerate(messages):
-        _append(found, f"<|im_start|>{message.role}\n")
+        append_text(found, f"<|im_start|>{message.role}\n")
         for number, item in enumerate(message.content):
             if number and not omni:
-                _append(found, "\n")
+                append_text(found, "\n")
             if isinstance(item, str):
-                _append(found, _without_thoughts(item) if message.role == "assistant" else item)
+                append_text(found, _without_thoughts(item) if message.role == "assistant" else item)
             else:
                 found.append(Segment(item, place))
-        _append(found, "<|im_end|>\n")
-    _append(found, "<|im_start|>assistant\n" + ("" if think else _THINKING_ENDED) + ("<|tts_bos|>" if speak else ""))
+        append_text(found, "<|im_end|>\n")
+    append_text(
+        found, "<|im_start|>assistant\n" + ("" if think else _THINKING_ENDED) + ("<|tts_bos|>" if speak else "")
+    )
     return found
 
 
-def _append(found: list[str | Segment], text: str) -> None:
+def append_text(found: list[str | Segment], text: str) -> None:
+    """Add text to what is rendered, as a part of the text before it if there is one."""
     if found and isinstance(found[-1], str):
         found[-1] += text
     else:
