@@ -25,7 +25,7 @@ TOKEN2WAV = re.compile(
     r"prompt_tokens|spk|prompt_mel|codes|base_estimator_cnn_cache|base_conformer_cnn_cache"
     r"|(mel|wav|classic_wav)_[067]"
 )
-COMPONENTS = re.compile(r"offaudio_a_emb|filt_.*|reppen_.*|rope_.*|resampler_pos_5x7")
+COMPONENTS = re.compile(r"offaudio_a_emb|filt_.*|reppen_.*|rope_.*|resampler_pos_5x7|tts_.*")
 COMPONENT_INPUTS = ("offaudio_a",)
 
 

@@ -126,6 +126,8 @@ class FlowSlot:
             steps, sizes.depth, 2, 2, sizes.hidden // sizes.head_dim, self.capacity, sizes.head_dim
         )
         self.conv = like.new_zeros(steps, sizes.depth, 2, 2 * sizes.hidden, 2)
+        # Views are dear where their contents are cheap: those of each block are made once.
+        self._blocks = [list(step.unbind()) for step in self.attention]
         self.length = 0
         self.frames = 0
 
@@ -139,16 +141,20 @@ class FlowSlot:
 
     def past(self, step: int, block: int) -> Tensor:
         """Keys and values [2, 2, heads, length, head] of one block at one step of the ODE, as a view."""
-        return self.attention[step, block, :, :, :, : self.length]
+        return self._blocks[step][block].narrow(3, 0, self.length)
 
-    def keep_newest(self, step: int, block: int, new: Tensor) -> None:
-        """Put new keys and values [2, 2, heads, n, head] over the oldest of the ring; :meth:`advance` counts them."""
-        new = new[:, :, :, -KEPT_FRAMES:]
-        place = self._ring_place(self.frames)
-        first = min(new.shape[3], KEPT_FRAMES - place)
-        ring = self.attention[step, block, :, :, :, self.prompt_frames :]
-        ring[:, :, :, place : place + first] = new[:, :, :, :first]
-        ring[:, :, :, : new.shape[3] - first] = new[:, :, :, first:]
+    def newest(self, step: int, block: int, count: int) -> list[Tensor]:
+        """Views [2, 2, heads, n, head] of where the next ``count`` frames go, at most 100: over the oldest of the ring.
+
+        They are one after the other what is to be written; :meth:`advance` counts it.
+        """
+        place = self.frames % KEPT_FRAMES
+        first = min(count, KEPT_FRAMES - place)
+        whole = self._blocks[step][block]
+        views = [whole.narrow(3, self.prompt_frames + place, first)]
+        if first < count:
+            views.append(whole.narrow(3, self.prompt_frames, count - first))
+        return views
 
     def keep_as_official(self, step: int, block: int, new: Tensor) -> None:
         """Put new keys and values first, then drop as the official code does: all but the first ``prompt_frames`` and
@@ -163,9 +169,6 @@ class FlowSlot:
         """Count ``new`` frames that every block has kept."""
         self.length = min(self.length + new, self.capacity)
         self.frames += new
-
-    def _ring_place(self, frames: int) -> int:
-        return frames % KEPT_FRAMES
 
 
 @dataclass(slots=True)

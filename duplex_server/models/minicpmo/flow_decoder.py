@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplex_server.models.minicpmo.flow_cache import FlowSlot
+from duplex_server.models.minicpmo.flow_cache import KEPT_FRAMES, FlowSlot
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = ["FlowDecoder", "Past"]
@@ -54,12 +54,25 @@ class Past:
         new = torch.stack([keys, values]).unflatten(1, (2, -1))  # [2 (k, v), 2 (conditional, not), B, heads, new, head]
         self._workspace[..., : self._new, :] = new
         torch._foreach_copy_(self._targets, [slot.past(step, block) for slot in self._slots])
-        if self._keep:
+        if self._keep and self._strict:
             for row, slot in enumerate(self._slots):
-                put = slot.keep_as_official if self._strict else slot.keep_newest
-                put(step, block, new[:, :, row])
+                slot.keep_as_official(step, block, new[:, :, row])
+        elif self._keep:
+            self._keep_newest(step, block, new)
         joined_keys, joined_values = self._workspace.flatten(1, 2)
         return joined_keys, joined_values
+
+    def _keep_newest(self, step: int, block: int, new: Tensor) -> None:
+        """Write [2, 2, B, heads, new, head] over the oldest of the rows' rings, all in one call."""
+        count = min(self._new, KEPT_FRAMES)
+        views, parts = [], []
+        for row, slot in enumerate(self._slots):
+            begin = self._new - count
+            for view in slot.newest(step, block, count):
+                views.append(view)
+                parts.append(new[:, :, row, :, begin : begin + view.shape[3]])
+                begin += view.shape[3]
+        torch._foreach_copy_(views, parts)
 
     def conv(self, step: int, block: int) -> Tensor:
         """The convolutions' last inputs [2B, 2 · width, 2]."""

@@ -17,6 +17,7 @@ from duplex_server.models.minicpmo.s3_tokenizer import S3Tokenizer
 from duplex_server.models.minicpmo.sampling import top_k_top_p
 from duplex_server.models.minicpmo.speech_tokens import penalised
 from duplex_server.models.minicpmo.units import embedded
+from duplex_server.models.minicpmo.utterance import AttentionMode, Utterance, UtteranceOptions
 from duplex_server.models.minicpmo.vision import position_buckets
 from duplex_server.models.minicpmo.voice_features import tokenizer_mel
 from duplex_server.models.minicpmo.weights import StateDictSource, load_module
@@ -31,6 +32,7 @@ CHAT_SYSTEM = (
     "Clone the voice in the provided audio prompt.",
     "As an assistant, you will speak using this voice style.",
 )
+UTTERANCE_CODES = 40
 ROPE_BY, ROPE_FROM = 33, 40
 TOKENIZER_FILE = "s3tokenizer_tiny.pt"
 CHAT_QUESTION = "What is in the image?"
@@ -40,7 +42,7 @@ CHAT_QUESTION = "What is in the image?"
 def compare(engine: Engine, golden: Golden, tally: Tally) -> None:
     """Compare whatever the golden holds."""
     _geometry(golden, tally)
-    for compare_some in (_pictures, _sounds, _chat, _formulas):
+    for compare_some in (_pictures, _sounds, _chat, _utterances, _formulas):
         compare_some(engine, golden, tally)
 
 
@@ -109,6 +111,24 @@ def _chat(engine: Engine, golden: Golden, tally: Tally) -> None:
     options = AnswerOptions(greedy=True, max_tokens=CHAT_TOKENS)
     said = [token.token for token in Chat(engine.llm, prompts).answer(messages, options, omni=True)]
     tally.sequences("token ids", "chat_ids", said, golden.arrays["chat_ids"].tolist())
+
+
+def _utterances(engine: Engine, golden: Golden, tally: Tally) -> None:
+    """Compare the codes of an answer in three chunks, in each way to remember what was said."""
+    config, table = engine.config.tts, engine.decoder.emb_text.weight
+    for mode in AttentionMode:
+        if (key := f"tts_stream_{mode.value}") not in golden.arrays:
+            continue
+        options = UtteranceOptions(mode, greedy=True, window_positions=UTTERANCE_CODES, most_codes=UTTERANCE_CODES)
+        utterance = Utterance(engine.decoder, options, torch.Generator(), strict_parity=True)
+        codes: list[int] = []
+        conditions = [name for name in golden.arrays if name.startswith("tts_sc_cond")]
+        for name in sorted(conditions):
+            ending = [table[config.text_eos_token_id]] if name == max(conditions) else []
+            rows = [*golden.tensor(name)[0].to(table), *ending, table[config.audio_bos_token_id]]
+            codes += utterance.speak_from(torch.stack(rows))
+        expected = golden.arrays[key].tolist()
+        tally.sequences("speech codes", key, codes[: len(expected)], expected)
 
 
 def _formulas(engine: Engine, golden: Golden, tally: Tally) -> None:
