@@ -50,8 +50,8 @@ OPTIONS: dict[str, Any] = {
 VOICE_S = 2
 LOUD_RMS = 0.01
 """Above this a unit is something to be answered."""
-WORDS = (603, 1378, 2326, 3040, 4236, 4743)
-"""one, two, three …, each a token with the space before it."""
+SAYS = ("one two", " three four", " five six")
+"""In the units of an answer."""
 
 
 def speaking_checkpoint(folder: Path) -> Path:
@@ -75,14 +75,14 @@ def speaking_checkpoint(folder: Path) -> Path:
 
 
 class ScriptedMiniCPMO(MiniCPMO):
-    """Listens while it is loud, then says two words in each of three units, and listens again.
+    """Listens while it is loud, then says what :data:`SAYS` in three units, and listens again.
 
     An answer that is interrupted is not gone on with.
     """
 
     def open(self, row: int, setup: SessionSetup) -> None:
         super().open(row, setup)
-        self._quiet = {**getattr(self, "_quiet", {}), row: len(WORDS)}
+        self._quiet = {**getattr(self, "_quiet", {}), row: len(SAYS)}
         self._given_up_turn = {**getattr(self, "_given_up_turn", {}), row: 0}
 
     def _perceived(self, batch: Sequence[RowUnit], chunks: Sequence[MelChunk]) -> list[UnitInput]:
@@ -102,12 +102,12 @@ class ScriptedMiniCPMO(MiniCPMO):
         if float(np.sqrt(np.mean(audio**2))) > LOUD_RMS:
             self._quiet[row] = 0
             return [SPECIAL.listen]
-        if interrupted or said >= len(WORDS):
-            self._quiet[row] = len(WORDS)
+        if interrupted or said >= len(SAYS):
+            self._quiet[row] = len(SAYS)
             return [SPECIAL.listen]
-        self._quiet[row] += 2
-        ending = SPECIAL.turn_eos if self._quiet[row] == len(WORDS) else SPECIAL.chunk_eos
-        return [SPECIAL.speak, *WORDS[said : said + 2], ending]
+        self._quiet[row] += 1
+        ending = SPECIAL.turn_eos if self._quiet[row] == len(SAYS) else SPECIAL.chunk_eos
+        return [SPECIAL.speak, *self._parts.tokenizer.encode(SAYS[said]), ending]
 
 
 def build_scripted(rows: int, **options: Any) -> MiniCPMO:

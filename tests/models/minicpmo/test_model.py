@@ -204,8 +204,9 @@ def test_a_full_context_ends_its_conversation(checkpoint: Path) -> None:
     hosting = host(checkpoint, ["cpu"], 2, {**OPTIONS, "window": "off", "window_tokens": 500})
     model = build_scripted(hosting.rows, **hosting.options[0], seed=1)
     model.open(0, SessionSetup())
-    typed = tuple("one two three four five six seven eight nine ten " * 20 for _ in range(20))
-    units = [replace(silent_units(model.spec, 1.0)[0], texts=typed), *silent_units(model.spec, 1.0) * 40]
+    count = "one two "
+    typed = count * (5000 // len(model._parts.tokenizer.encode(count)))
+    units = [replace(silent_units(model.spec, 1.0)[0], texts=(typed,)), *silent_units(model.spec, 1.0) * 40]
     (failure,) = failures(model, 0, *units)
     assert "longer than the model can remember" in str(failure.error)
     assert list(model.step([RowUnit(0, units[0])])) == []
