@@ -1,7 +1,4 @@
-"""How long events take to encode and decode, against ``json`` and openai-python's pydantic models.
-
-``python -m benchmarks.wire_codec`` prints a table.
-"""
+"""How long events take to encode and decode, against openai-python's pydantic models; part of ``benchmarks.wire``."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from openai.types.realtime import (
     InputAudioBufferAppendEvent,
@@ -20,10 +18,24 @@ from openai.types.realtime import (
 from duplex_server.wire.codec import decode_client, encode
 from duplex_server.wire.events import ResponseOutputAudioDelta, ResponseOutputAudioTranscriptDelta
 
+__all__ = ["CodecCost", "codec_costs"]
+
 _REPEAT_S = 0.5
 _EVENT_ID = "event_0011223344556677000001"
 _RESPONSE_ID = "resp_0011223344556677000001"
 _ITEM_ID = "item_0011223344556677000001"
+
+
+@dataclass(frozen=True, slots=True)
+class CodecCost:
+    """One kind of event, µs each."""
+
+    name: str
+    ours_us: float
+    theirs_us: float
+    """With ``json`` between text and objects, as openai-python does it."""
+    theirs_json_us: float
+    """With pydantic's own reader and writer of JSON."""
 
 
 def _microseconds(work: Callable[[], object]) -> float:
@@ -45,9 +57,13 @@ def _decode_append(text: str) -> bytes:
     return base64.b64decode(InputAudioBufferAppendEvent.model_validate(json.loads(text)).audio, validate=True)
 
 
-def _encode_audio(pcm: bytes) -> str:
+def _decode_append_json(text: str) -> bytes:
+    return base64.b64decode(InputAudioBufferAppendEvent.model_validate_json(text).audio, validate=True)
+
+
+def _audio_event(pcm: bytes) -> ResponseAudioDeltaEvent:
     delta = base64.b64encode(pcm).decode()
-    event = ResponseAudioDeltaEvent(
+    return ResponseAudioDeltaEvent(
         type="response.output_audio.delta",
         delta=delta,
         output_index=0,
@@ -56,11 +72,10 @@ def _encode_audio(pcm: bytes) -> str:
         response_id=_RESPONSE_ID,
         item_id=_ITEM_ID,
     )
-    return json.dumps(event.model_dump())
 
 
-def _encode_text(text: str) -> str:
-    event = ResponseAudioTranscriptDeltaEvent(
+def _text_event(text: str) -> ResponseAudioTranscriptDeltaEvent:
+    return ResponseAudioTranscriptDeltaEvent(
         type="response.output_audio_transcript.delta",
         delta=text,
         output_index=0,
@@ -69,53 +84,60 @@ def _encode_text(text: str) -> str:
         response_id=_RESPONSE_ID,
         item_id=_ITEM_ID,
     )
-    return json.dumps(event.model_dump())
 
 
-def main() -> None:
-    """Measure and print."""
-    audio_20_ms, audio_4_min = _append(20), _append(240_000)
-    update = json.dumps(
-        {
-            "type": "session.update",
-            "session": {
-                "type": "realtime",
-                "instructions": "Be brief.",
-                "audio": {"input": {"turn_detection": {"type": "semantic_vad", "interrupt_response": True}}},
-            },
-        }
+def _ours_audio(pcm: bytes) -> bytes:
+    return encode(ResponseOutputAudioDelta(delta=pcm, event_id=_EVENT_ID, response_id=_RESPONSE_ID, item_id=_ITEM_ID))
+
+
+def _ours_text(text: str) -> bytes:
+    return encode(
+        ResponseOutputAudioTranscriptDelta(
+            delta=text, audio_start_ms=0, event_id=_EVENT_ID, response_id=_RESPONSE_ID, item_id=_ITEM_ID
+        )
     )
-    pcm = bytes(4800)
-    rows: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
-        ("decode append, 20 ms", lambda: decode_client(audio_20_ms), lambda: _decode_append(audio_20_ms)),
-        ("decode append, 240 s", lambda: decode_client(audio_4_min), lambda: _decode_append(audio_4_min)),
-        (
-            "decode session.update",
+
+
+def codec_costs() -> list[CodecCost]:
+    """Measure all kinds of events."""
+    short, long = _append(20), _append(240_000)
+    settings = {
+        "type": "realtime",
+        "instructions": "Be brief.",
+        "audio": {"input": {"turn_detection": {"type": "semantic_vad", "interrupt_response": True}}},
+    }
+    update = json.dumps({"type": "session.update", "session": settings})
+    tick, lump = bytes(960), bytes(4800)
+    ways: dict[str, tuple[Callable[[], object], Callable[[], object], Callable[[], object]]] = {
+        "decode append, 20 ms": (
+            lambda: decode_client(short),
+            lambda: _decode_append(short),
+            lambda: _decode_append_json(short),
+        ),
+        "decode append, 240 s": (
+            lambda: decode_client(long),
+            lambda: _decode_append(long),
+            lambda: _decode_append_json(long),
+        ),
+        "decode session.update": (
             lambda: decode_client(update),
             lambda: SessionUpdateEvent.model_validate(json.loads(update)),
+            lambda: SessionUpdateEvent.model_validate_json(update),
         ),
-        (
-            "encode audio delta, 100 ms",
-            lambda: encode(
-                ResponseOutputAudioDelta(delta=pcm, event_id=_EVENT_ID, response_id=_RESPONSE_ID, item_id=_ITEM_ID)
-            ),
-            lambda: _encode_audio(pcm),
+        "encode audio delta, 20 ms": (
+            lambda: _ours_audio(tick),
+            lambda: json.dumps(_audio_event(tick).model_dump()),
+            lambda: _audio_event(tick).model_dump_json(),
         ),
-        (
-            "encode transcript delta",
-            lambda: encode(
-                ResponseOutputAudioTranscriptDelta(
-                    delta="It is ", audio_start_ms=0, event_id=_EVENT_ID, response_id=_RESPONSE_ID, item_id=_ITEM_ID
-                )
-            ),
-            lambda: _encode_text("It is "),
+        "encode audio delta, 100 ms": (
+            lambda: _ours_audio(lump),
+            lambda: json.dumps(_audio_event(lump).model_dump()),
+            lambda: _audio_event(lump).model_dump_json(),
         ),
-    ]
-    print(f"{'':28} {'ours µs':>10} {'json + pydantic µs':>20} {'ratio':>7}")
-    for name, ours, theirs in rows:
-        ours_us, theirs_us = _microseconds(ours), _microseconds(theirs)
-        print(f"{name:28} {ours_us:10.1f} {theirs_us:20.1f} {theirs_us / ours_us:6.1f}×")
-
-
-if __name__ == "__main__":
-    main()
+        "encode transcript delta": (
+            lambda: _ours_text("It is "),
+            lambda: json.dumps(_text_event("It is ").model_dump()),
+            lambda: _text_event("It is ").model_dump_json(),
+        ),
+    }
+    return [CodecCost(name, *(_microseconds(way) for way in three)) for name, three in ways.items()]

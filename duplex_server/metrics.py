@@ -75,6 +75,7 @@ class Metrics:
         self._refused = self._counter("connections_refused", "Connections not let in.", ("transport", "reason"))
         self._closed = self._counter("connections_closed", "Connections that ended.", ("transport", "reason"))
         self._bytes = self._counter("network_bytes", "Bytes moved.", ("transport", "direction"))
+        self._moved: dict[tuple[str, str], Counter] = {}  # of _bytes, by its labels
         self._stall_s = self._histogram("loop_stall_seconds", "How late the event loop came to a timer.", _STALLS_S)
 
     def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
@@ -136,8 +137,11 @@ class Metrics:
 
     def bytes_moved(self, transport: str, received: int, sent: int) -> None:
         """So many bytes moved since the last call."""
-        self._bytes.labels(transport, "received").inc(received)
-        self._bytes.labels(transport, "sent").inc(sent)
+        for direction, n_bytes in (("received", received), ("sent", sent)):
+            if n_bytes:  # called for every message, and finding a counter by its labels costs as much as reading one
+                key = transport, direction
+                counter = self._moved.get(key) or self._moved.setdefault(key, self._bytes.labels(*key))
+                counter.inc(n_bytes)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
