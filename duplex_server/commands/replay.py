@@ -103,22 +103,23 @@ async def replay(
     setup: SessionSetup,
     units: Iterator[Unit],
     stages: Callable[[], Mapping[str, float]],
+    reply: Reply,
     *,
     live: bool,
     tell: Callable[[UnitReply], None],
-) -> Reply:
-    """Hold the conversation. Cancelled, it closes the model's row, and what was told so far stands.
+) -> None:
+    """Hold the conversation. Cancelled, it closes the model's row; what ``reply`` holds and was told so far stands.
 
     Args:
         model: with a free row 0.
         setup: of the conversation.
         units: in order.
         stages: returns the seconds of each stage since it was last called.
+        reply: empty; takes what is said, and why the conversation ended early.
         live: wait for each unit as if it were being recorded; else go on at once, as if computing took no time.
         tell: called with every unit's answer.
     """
     loop = asyncio.get_running_loop()
-    reply = Reply()
     model.open(ROW, setup)
     stages()
     began_s, unit_s = loop.time(), model.spec.unit_ms / 1000
@@ -132,7 +133,7 @@ async def replay(
             for made in model.step([RowUnit(ROW, unit)]):
                 if isinstance(made, RowFailure):
                     reply.failure = made.error
-                    return reply
+                    return
                 there_s = loop.time() - began_s if live else end_s
                 _take(said, made.output, reply, there_s)
             said.latency_s = loop.time() - began_s - end_s if live else loop.time() - step_s
@@ -142,7 +143,6 @@ async def replay(
         reply.failure = error
     finally:
         model.close(ROW)
-    return reply
 
 
 def _take(said: UnitReply, output: ModelOutput, reply: Reply, there_s: float) -> None:

@@ -49,7 +49,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Hold the conversation, write the files, and return the exit status."""
     from duplex_server.commands.clip import pictures, sound
-    from duplex_server.commands.replay import replay, units_of
+    from duplex_server.commands.replay import Reply, replay, units_of
     from duplex_server.commands.stages import Stages, load_model
     from duplex_server.types import SessionSetup
 
@@ -70,7 +70,11 @@ def run(asked: argparse.Namespace) -> int:
             print(f"{said.unit:5} s  {1000 * said.latency_s:7.0f} ms  {shown}", flush=True)
 
         setup = SessionSetup(instructions=asked.instructions, voice=model.spec.voices[0])
-        reply = asyncio.run(replay(model, setup, units, stages.take, live=not asked.fast, tell=tell))
+        reply = Reply()
+        try:
+            asyncio.run(replay(model, setup, units, stages.take, reply, live=not asked.fast, tell=tell))
+        except KeyboardInterrupt:
+            print("Stopped. What was said so far is written.", file=sys.stderr)
     _write(asked, pcm, reply, told)
     if reply.failure is not None:
         print(f"duplex-server: the conversation ended early: {reply.failure}", file=sys.stderr)

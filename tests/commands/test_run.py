@@ -87,7 +87,8 @@ def replayed(model: Scripted, *, live: bool) -> tuple[Reply, list[UnitReply], fl
     async def hold() -> tuple[Reply, float]:
         units = (Unit(i, np.zeros(16_000, np.float32)) for i in range(len(model.script)))
         begin_s = asyncio.get_running_loop().time()
-        reply = await replay(model, SessionSetup(), units, dict, live=live, tell=told.append)
+        reply = Reply()
+        await replay(model, SessionSetup(), units, dict, reply, live=live, tell=told.append)
         return reply, asyncio.get_running_loop().time() - begin_s
 
     reply, took_s = run_virtually(hold())
@@ -117,6 +118,19 @@ class TestReplay:
         reply, told, _ = replayed(model, live=False)
         assert isinstance(reply.failure, CapacityError)
         assert len(told) == 1 and len(reply.sounds) == 1 and model.closed
+
+    def test_a_conversation_that_is_stopped_keeps_what_was_said(self) -> None:
+        model, reply = Scripted([[speech(1, "one")], LISTEN, LISTEN]), Reply()
+        told: list[UnitReply] = []
+
+        async def stop() -> None:
+            units = (Unit(i, np.zeros(16_000, np.float32)) for i in range(3))
+            held = replay(model, SessionSetup(), units, dict, reply, live=True, tell=told.append)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(held, 1.5)
+
+        run_virtually(stop())
+        assert len(reply.sounds) == 1 and len(told) == 1 and model.closed
 
     def test_units_are_cut_from_sound_and_pictures(self, tmp_path: Path) -> None:
         make_clip(tmp_path / "clip.mp4", 2.5)
