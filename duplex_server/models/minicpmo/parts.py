@@ -5,6 +5,7 @@ Knows nothing about conversations.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from duplex_server.models.minicpmo.config import MiniCPMOConfig, read_config
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.placement import Placement
 from duplex_server.models.minicpmo.progress import loading_bar
-from duplex_server.models.minicpmo.quantize import quantize_llm
+from duplex_server.models.minicpmo.quantize import layers_without_kernel, quantize_llm
 from duplex_server.models.minicpmo.speech_loading import load_speech_decoder, load_token2wav
 from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder, SpeechSampling
 from duplex_server.models.minicpmo.token2wav import Token2Wav
@@ -28,6 +29,8 @@ from duplex_server.models.minicpmo.vision import VisionTower
 from duplex_server.models.minicpmo.weights import SafetensorsSource, load_module
 
 __all__ = ["DTYPES", "Parts", "best_device", "best_dtype", "check_device", "load_parts"]
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Types that the model can be computed in, by name."""
@@ -102,6 +105,12 @@ def load_parts(
             load_module(module, source, prefix, device=device, dtype=dtype, progress=progress)
 
         load(llm, "llm.", lambda name: torch.device(placement.of_llm(name)))
+        if slow := layers_without_kernel(llm):
+            log.warning(
+                "%d layers in %s have no kernel on their device: they save memory and cost time",
+                slow,
+                placement.precision.value,
+            )
         for whole, where in ((vision, placement.vision), (audio, placement.audio)):
             if whole is not None and where is not None:
                 for name, module in whole.named_children():

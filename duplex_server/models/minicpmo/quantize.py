@@ -17,7 +17,7 @@ from duplex_server.models.minicpmo.kernels import Int4Kernel, agree, int8_produc
 from duplex_server.models.minicpmo.memory import GROUP
 from duplex_server.models.minicpmo.placement import Precision
 
-__all__ = ["Int4Linear", "Int8Linear", "quantize_llm"]
+__all__ = ["Int4Linear", "Int8Linear", "layers_without_kernel", "quantize_llm"]
 
 _ROWS = 1024
 """Output channels that are quantized at once: bounds the memory that this takes to some hundred megabytes."""
@@ -176,6 +176,11 @@ def _scale_of_four_bits(groups: Tensor, dtype: torch.dtype) -> Tensor:
             best, least = scale.where(error < least, best), torch.minimum(error, least)
     assert best is not None
     return best.to(dtype)
+
+
+def layers_without_kernel(llm: nn.Module) -> int:
+    """Count the layers of few bits that bring their weights back for each multiplication, which is slow."""
+    return sum(isinstance(module, Int8Linear | Int4Linear) and not module.fused for module in llm.modules())
 
 
 def quantize_llm(llm: nn.Module, precision: Precision) -> None:
