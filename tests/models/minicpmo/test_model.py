@@ -244,7 +244,8 @@ def tensor_bytes() -> int:
     gc.collect()
     stored = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor):  # not isinstance: it asks the object, and some warn
+        # Neither isinstance, which asks the object, and some warn; nor the compiler's tensors, which hold nothing.
+        if type(thing) in (torch.Tensor, torch.nn.Parameter):
             storage = thing.untyped_storage()
             stored[storage.data_ptr()] = storage.nbytes()
     return sum(stored.values())
