@@ -13,7 +13,7 @@ from duplex_server.types import Heard
 from duplex_server.wire.dialogue import Outcome
 from tests.helpers.wire_driver import WireDriver, ramp
 
-__all__ = ["Plan", "endings", "plans", "run_plan", "sessions"]
+__all__ = ["Plan", "endings", "from_client", "on_items", "plans", "run_plan", "sessions"]
 
 Plan = list[tuple[str, Any]]
 
@@ -103,6 +103,12 @@ from_client = st.one_of(
     _client("output_audio_buffer.clear"),
     _client("barge_in"),
     _client("session.heartbeat"),
+    _client("session.pause"),
+    _client("session.continue"),
+    _client("session.event_ack", server_event_seq=st.integers(-1, 1000)),
+    _client("session.resume", session_id=st.just("sess_x"), resume_token=st.just("x")),
+    _client("turn.signal", event=st.sampled_from(["user_started", "user_stopped", "barge_in", "hum"])),
+    _client("input_image_buffer.append", image=st.sampled_from(["", "/9j/", "?"])),
     _client("nonsense"),
 )
 on_items = st.one_of(
