@@ -9,6 +9,7 @@
 import { CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss, lossOfClose } from "./access.js";
 import { Player } from "./audio_nodes.js";
 import { decodeBase64, encodeBase64, toFloat } from "./pcm.js";
+import { Resumption } from "./resumption.js";
 import { decodeServerEvent, WIRE_RATE_HZ } from "./wire.js";
 
 /** The server is told how far playback is this often while sound plays. */
@@ -25,6 +26,13 @@ const SILENCE_LIMIT_MS = 6000;
 const DUCKED_GAIN = 0.126;
 const DUCK_MS = 15;
 const RESTORE_MS = 80;
+
+/** A connection that broke is made again for this long, which is how long the server waits; then the page starts anew. */
+const RESUME_LIMIT_MS = 30_000;
+const RESUME_EVERY_MS = 700;
+
+/** Ends a socket that is given up, and not the conversation: the codes of a goodbye would. */
+const COMING_BACK = 4000;
 
 /** Microphone audio is dropped rather than queued beyond this much unsent: about 4 s; the network has stalled. */
 const SEND_LIMIT_BYTES = 256 * 1024;
@@ -55,6 +63,10 @@ export class WebSocketTransport {
     this.heartbeat = 0;
     this.greeted = false;
     this.closed = false;
+    this.resumption = new Resumption();
+    /** Since when the connection has been broken; 0 while it stands. */
+    this.brokenAtMs = 0;
+    this.retry = 0;
   }
 
   /**
@@ -79,11 +91,7 @@ export class WebSocketTransport {
    * @returns {Promise<void>}
    */
   connect(signal) {
-    const url = new URL("/v1/realtime", location.href);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    const protocols = ["realtime"];
-    if (this.options.apiKey) protocols.push(`openai-insecure-api-key.${this.options.apiKey}`);
-    const socket = new WebSocket(url, protocols);
+    const socket = this.dial("resume=1");
     this.socket = socket;
     return new Promise((resolve, reject) => {
       const fail = () => reject(new ConnectError(loss("network")));
@@ -91,6 +99,7 @@ export class WebSocketTransport {
       socket.onmessage = (message) => {
         if (this.closed || typeof message.data !== "string") return;
         const event = decodeServerEvent(message.data);
+        this.resumption.received(message.data);
         this.received(event);
         if (event.type !== "session.created") return;
         this.greeted = true;
@@ -101,25 +110,96 @@ export class WebSocketTransport {
         const why = lossOfClose(close.code, close.reason);
         // The key was accepted a moment ago: a handshake that fails now has found no free place.
         if (!this.greeted) reject(new ConnectError(close.code === 1006 ? loss("full") : why));
-        else if (!this.closed) this.listener.onLoss(why);
+        else if (!this.closed && socket === this.socket) this.broke(why);
       };
     });
   }
 
+  /**
+   * @param {string} query
+   * @returns {WebSocket}
+   */
+  dial(query) {
+    const url = new URL(`/v1/realtime?${query}`, location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const protocols = ["realtime"];
+    if (this.options.apiKey) protocols.push(`openai-insecure-api-key.${this.options.apiKey}`);
+    return new WebSocket(url, protocols);
+  }
+
+  /** @param {ReturnType<typeof loss>} why */
+  broke(why) {
+    if (why.reason !== "network" || !this.resumption.possible) {
+      this.listener.onLoss(why);
+      return;
+    }
+    if (this.brokenAtMs === 0) {
+      this.brokenAtMs = performance.now();
+      this.listener.onStall(true);
+    }
+    this.heartbeatAtMs = 0;
+    if (performance.now() - this.brokenAtMs > RESUME_LIMIT_MS) this.listener.onLoss(why);
+    else this.retry = window.setTimeout(() => this.resume(), RESUME_EVERY_MS);
+  }
+
+  /** Go on with the conversation over a new socket: take what was missed, give what did not arrive. */
+  resume() {
+    if (this.closed) return;
+    const socket = this.dial("autostart=0");
+    this.socket = socket;
+    const slow = window.setTimeout(() => socket.close(COMING_BACK), SILENCE_LIMIT_MS);
+    let over = false;
+    socket.onopen = () => socket.send(this.resumption.request());
+    socket.onmessage = (message) => {
+      if (this.closed || socket !== this.socket || typeof message.data !== "string") return;
+      const { type, nArrived } = this.resumption.received(message.data);
+      if (type === "session.resumed") {
+        window.clearTimeout(slow);
+        for (const missing of this.resumption.missing(nArrived)) socket.send(missing);
+        this.brokenAtMs = 0;
+        this.listener.onStall(false);
+        return;
+      }
+      over = over || this.brokenAtMs > 0;  // an answer that is not session.resumed: it is refused
+      this.received(decodeServerEvent(message.data));
+    };
+    socket.onclose = (close) => {
+      window.clearTimeout(slow);
+      if (this.closed || socket !== this.socket) return;
+      if (over) this.listener.onLoss(loss("network"));
+      else this.broke(lossOfClose(close.code, close.reason));
+    };
+  }
+
   /** @param {ClientEvent} event */
   send(event) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+    const message = JSON.stringify(event);
+    if (!this.greeted) {
+      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(message);
+      return;
+    }
+    this.resumption.sent(message);
+    if (this.brokenAtMs === 0 && this.socket?.readyState === WebSocket.OPEN) this.socket.send(message);
   }
 
   beat() {
     const now = performance.now();
     if (this.heartbeatAtMs > 0) {
-      // A socket whose peer has vanished stays "open" for minutes.
-      if (this.rttMs !== null && now - this.heartbeatAtMs > SILENCE_LIMIT_MS) this.listener.onLoss(loss("network"));
+      // A socket whose peer has vanished stays "open" for minutes, and longer when it is told to close.
+      if (this.rttMs !== null && now - this.heartbeatAtMs > SILENCE_LIMIT_MS) this.giveUp();
       return;
     }
+    if (this.brokenAtMs > 0) return;
     this.heartbeatAtMs = now;
     this.send({ type: "session.heartbeat" });
+  }
+
+  giveUp() {
+    const socket = this.socket;
+    if (!socket) return;
+    this.socket = null;
+    socket.close(COMING_BACK);
+    this.broke(loss("network"));
   }
 
   /** @param {Int16Array} samples */
@@ -237,6 +317,7 @@ export class WebSocketTransport {
     if (this.closed) return;
     this.closed = true;
     window.clearInterval(this.heartbeat);
+    window.clearTimeout(this.retry);
     this.player.close();
     this.socket?.close(1000);
   }

@@ -26,6 +26,16 @@ window.RTCPeerConnection = class extends Plain {
 };
 """
 
+_KEEP_THE_SOCKET = """
+const Plain = WebSocket;
+window.WebSocket = class extends Plain {
+  constructor(url, protocols) {
+    super(url, protocols);
+    window.socket = this;
+  }
+};
+"""
+
 _UNTIL_NOBODY_IS_IN = """
 async () => {
   for (let look = 0; look < 80; look += 1) {
@@ -85,6 +95,21 @@ def test_a_server_that_crashed_is_found_again_and_the_captions_stay(
         assert visitor.look("duplex.captions.find((line) => line.who === 'model').status") == "done"
         _type(visitor, "what is three plus four")
         visitor.answer("is 7")
+
+
+def test_a_websocket_that_breaks_is_made_again_and_the_conversation_goes_on(visit: OpenPage, server: Server) -> None:
+    visitor = visit(server.url, transport="websocket", script=_KEEP_THE_SOCKET)
+    visitor.start()
+    session = visitor.look("duplex.state.facts.id")
+    _type(visitor, "what is two plus three")
+    visitor.page.evaluate("() => { window.broken = window.socket; broken.close(4001); }")
+    visitor.until("duplex.state.view === 'reconnecting'")
+    visitor.until("socket !== broken && socket.readyState === 1 && !duplex.state.stalled")
+    visitor.answer("is 5")
+    _type(visitor, "what is three plus four")
+    visitor.answer("is 7")
+    assert visitor.look("duplex.state.facts.id") == session
+    assert not visitor.look("duplex.captions.some((line) => line.who === 'note')"), "it is the same conversation"
 
 
 def test_a_call_moves_to_another_network_path_and_goes_on(visit: OpenPage, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a client sends to a session that runs, in whatever order: answers that are documented, and nothing is left."""
+"""Whatever a client sends to a running session, in whatever order: answers that are documented, and nothing is left."""
 
 from __future__ import annotations
 
