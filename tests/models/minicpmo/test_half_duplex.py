@@ -177,17 +177,26 @@ def test_a_turn_hears_nothing_of_the_turns_before(
 
 
 def test_the_oldest_rounds_are_forgotten_and_the_system_message_stays(tiny_llm: Qwen3, prompts: PromptEncoder) -> None:
-    window = TurnWindow(high_tokens=120, low_tokens=80)
-    conversation = HalfDuplex(tiny_llm, prompts, window=window, capacity=200)
+    probe = HalfDuplex(tiny_llm, prompts, capacity=1000)
+    probe.begin(SYSTEM)
+    n_head = probe.length
+    for _ in range(2):
+        probe.hear(["May I ask?"])
+        answer(probe)
+    a_round = (probe.length - n_head) // 2 + 2  # a later round also ends the answer before it
+    window = TurnWindow(high_tokens=n_head + 5 * a_round, low_tokens=n_head + 3 * a_round)
+    conversation = HalfDuplex(tiny_llm, prompts, window=window, capacity=n_head + 7 * a_round)
     conversation.begin(SYSTEM)
     head = conversation._cache.layers[0].keys[0, :, : conversation.length].clone()
     lengths = []
-    for turn in range(12):
-        conversation.hear([f"Question number {turn}, if I may."])
+    for _ in range(14):
+        conversation.hear(["May I ask?"])
         lengths.append(conversation.length)
         answer(conversation)
-    assert max(lengths) <= 120 + 20 and min(lengths[4:]) <= 80 + 20
-    assert any(later < earlier for earlier, later in pairwise(lengths))
+    assert max(lengths) <= window.high_tokens + a_round
+    dropped = [later for earlier, later in pairwise(lengths) if later < earlier]
+    assert len(dropped) >= 2
+    assert max(dropped) <= window.low_tokens + a_round
     assert torch.equal(conversation._cache.layers[0].keys[0, :, : head.shape[1]], head)
 
 
