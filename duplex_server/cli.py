@@ -19,6 +19,8 @@ __all__ = ["command_line", "main"]
 EXIT_NO_MODEL = 1
 EXIT_BAD_SETTING = 2
 """As argparse exits for a flag that it does not know."""
+EXIT_UNREAD = 141
+"""As a shell counts a program that SIGPIPE ended: 128 + 13."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,35 +31,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = command_line().parse_args(arguments)
     try:
-        match asked.command:
-            case "serve":
-                settings = _effective(asked).settings
-                from duplex_server.server import serve  # after the settings: it loads everything
-
-                serve(settings)
-            case "config":
-                print(render(_effective(asked)), end="")
-            case "key":
-                key = new_key()
-                print(f"{key}\n{hashed_key(key)}")
-            case "schema":
-                from duplex_server.wire.reference import as_text
-
-                print(as_text(for_people=asked.page), end="")
-            case "talk":
-                from duplex_server.talk import run
-
-                return run(asked)
-            case "version":
-                print(f"duplex-server {__version__}")
-            case command:
-                return COMMANDS[command].run(asked)
+        status = _carry_out(asked)
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"duplex-server: {error}", file=sys.stderr)
         return EXIT_BAD_SETTING
     except ModelLoadError as error:
         print(f"duplex-server: The model was not loaded: {error}", file=sys.stderr)
         return EXIT_NO_MODEL
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return EXIT_UNREAD
+    return status
+
+
+def _carry_out(asked: argparse.Namespace) -> int:
+    match asked.command:
+        case "serve":
+            settings = _effective(asked).settings
+            from duplex_server.server import serve  # after the settings: it loads everything
+
+            serve(settings)
+        case "config":
+            print(render(_effective(asked)), end="")
+        case "key":
+            key = new_key()
+            print(f"{key}\n{hashed_key(key)}")
+        case "schema":
+            from duplex_server.wire.reference import as_text
+
+            print(as_text(for_people=asked.page), end="")
+        case "talk":
+            from duplex_server.talk import run
+
+            return run(asked)
+        case "version":
+            print(f"duplex-server {__version__}")
+        case command:
+            return COMMANDS[command].run(asked)
     return 0
 
 

@@ -13,6 +13,7 @@ import pytest
 from duplex_server import __version__
 from duplex_server.cli import main
 from duplex_server.config import FIELDS, hashed_key
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +98,14 @@ def test_a_bad_setting_in_the_environment_leaves_no_traceback() -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("duplex-server: DUPLEX_PORT sets port")
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    """As in ``duplex-server config | head -1``; some 10 kB are printed, and a pipe that is closed takes none."""
+    command = [sys.executable, "-m", "duplex_server", "config"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.close()
+        said = program.stderr.read()
+        assert program.wait(30) == 141
+    assert said == b""
