@@ -45,9 +45,13 @@ def test_a_program_that_the_model_starts_does_not_ignore_them() -> None:
 
 SERVER = """
 import asyncio
+import signal
 from duplex_server.engine.processes import ProcessEngine
 from duplex_server.engine.worker import Limits
 from duplex_server.types import SessionSetup
+
+# A shell that starts a run in the background lets it ignore SIGINT, and so all of its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.helpers.engines import Said
 
 async def main():
