@@ -27,9 +27,10 @@ USER_DB = -23.0
 VOICES = ("gmw/en-US", "gmw/en-US+f3", "gmw/en-US+m4", "gmw/en-GB-scotland", "gmw/en")
 """Who speaks. The last is the one that recognition finds hardest."""
 
-BACKCHANNELS = (("um hum", 230), ("uh-huh", 175), ("yeah", 175), ("okay", 190), ("right", 175), ("hmm", 175))
-"""Short words of a listener, with the words per minute that make them last 0.3 to 0.45 s. espeak-ng spells "mm-hm" out
-as letters; "um hum" is how it says it."""
+BACKCHANNELS = (("um hum", 245), ("uh-huh", 175), ("yeah", 175), ("okay", 190), ("right", 175), ("hmm", 175))
+"""Short words of a listener, with the words per minute that make them last 0.28 to
+0.49 s: a breathy voice differs by 50 ms from one rendering to the next. espeak-ng spells "mm-hm" out as letters; "um
+hum" is how it says it."""
 
 
 def at_level(pcm: Pcm, level_db: float) -> Pcm:
