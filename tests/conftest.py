@@ -21,7 +21,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-E2E_RERUNS = int(os.environ.get("DUPLEX_E2E_RERUNS", "1"))
+E2E_RERUNS = int(os.environ.get("E2E_RERUNS", "1"))
 """Second tries of a conversation in real time: a starved machine must fail one twice. 0 shows every first failure."""
 
 
