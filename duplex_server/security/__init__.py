@@ -7,6 +7,7 @@ from duplex_server.security.gate import KEY_PROTOCOL, Entry, Gate, Visitor
 from duplex_server.security.limits import Attempts, Quota
 from duplex_server.security.refusals import ForeignOrigin, NotPermitted, Throttled
 from duplex_server.security.relay import RelayCredentials, relay_credentials
+from duplex_server.security.tally import OwnTally, Tally
 
 __all__ = [
     "KEY_PROTOCOL",
@@ -18,8 +19,10 @@ __all__ = [
     "Gate",
     "Grant",
     "NotPermitted",
+    "OwnTally",
     "Quota",
     "RelayCredentials",
+    "Tally",
     "Throttled",
     "Visitor",
     "relay_credentials",

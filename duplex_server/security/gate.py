@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from duplex_server.config import Settings, accepted_keys, is_loopback, shown_digest
 from duplex_server.errors import AuthError
-from duplex_server.security.ephemeral import ClientSecrets, Grant
-from duplex_server.security.limits import Attempts, Quota
+from duplex_server.security.ephemeral import Grant
 from duplex_server.security.refusals import ForeignOrigin, NotPermitted
+from duplex_server.security.tally import OwnTally, Tally
 
 __all__ = ["KEY_PROTOCOL", "Entry", "Gate", "Visitor"]
 
@@ -74,8 +74,7 @@ class Gate:
         *,
         loopback: bool,
         clock_s: Callable[[], float],
-        key_max_sessions: int = 0,
-        key_sessions_per_minute: int = 0,
+        tally: Tally | None = None,
     ) -> None:
         """
         Args:
@@ -83,20 +82,17 @@ class Gate:
             allowed_origins: origins besides our own whose pages may connect; ``*`` for all.
             loopback: whether only this machine can reach the server.
             clock_s: Unix time, by which client secrets expire.
-            key_max_sessions: sessions at a time under one key; 0 for no bound.
-            key_sessions_per_minute: sessions begun in a minute under one key; 0 for no bound.
+            tally: counts those who enter; None: one of our own, without bounds.
         """
         self._digests = tuple(keys)
         self._origins = frozenset(origin.lower() for origin in allowed_origins)
         self._loopback = loopback
         self._clock_s = clock_s
-        self._attempts = Attempts()
-        self._secrets = ClientSecrets()
-        self._quota = Quota(max_sessions=key_max_sessions, per_minute=key_sessions_per_minute)
+        self._tally = tally or OwnTally()
 
     @classmethod
-    def of(cls, settings: Settings, clock_s: Callable[[], float]) -> Gate:
-        """Build the gate that the settings ask for.
+    def of(cls, settings: Settings, clock_s: Callable[[], float], tally: Tally | None = None) -> Gate:
+        """Build the gate that the settings ask for, with a tally of its own unless it is given one.
 
         Raises:
             ConfigError: the key file cannot be read.
@@ -106,8 +102,11 @@ class Gate:
             settings.allowed_origins,
             loopback=is_loopback(settings.host),
             clock_s=clock_s,
-            key_max_sessions=settings.key_max_sessions,
-            key_sessions_per_minute=settings.key_sessions_per_minute,
+            tally=tally
+            or OwnTally(
+                key_max_sessions=settings.key_max_sessions,
+                key_sessions_per_minute=settings.key_sessions_per_minute,
+            ),
         )
 
     @property
@@ -118,7 +117,7 @@ class Gate:
     @property
     def failed_attempts(self) -> int:
         """Wrong keys that were shown since the start, visits that were turned away unheard included."""
-        return self._attempts.n_failed
+        return self._tally.failed_attempts
 
     def admit(self, visitor: Visitor, *, to_go_on: bool = False) -> Entry:
         """Let a visitor pass, or raise.
@@ -136,16 +135,16 @@ class Gate:
         self._check_origin(visitor)
         shown, now_s = _shown_key(visitor), self._clock_s()
         if not self._digests:  # open to all; a client secret still brings its session and its leash
-            return Entry("", self._secrets.find(shown, now_s))
-        self._attempts.check(visitor.address, now_s)
+            return Entry("", self._tally.find(shown, now_s))
+        self._tally.check(visitor.address, now_s)
         digest = self._match(shown)
         if digest is not None:
             return Entry(digest.hex()[:12])
-        grant = self._secrets.find(shown, now_s, expired=to_go_on)
+        grant = self._tally.find(shown, now_s, expired=to_go_on)
         if grant is not None:
             return Entry(grant.owner, grant)
         if shown:  # showing none is no guess
-            self._attempts.note_failure(visitor.address, now_s)
+            self._tally.note_failure(visitor.address, now_s)
         raise AuthError(
             "The API key is missing or wrong, or the client secret has expired. Send it as 'Authorization: Bearer "
             f"KEY', as the WebSocket subprotocol '{KEY_PROTOCOL}KEY', or as '?api_key=KEY'."
@@ -163,23 +162,18 @@ class Gate:
             raise NotPermitted("A client secret opens conversations and nothing else. Use an API key.")
         return entry
 
-    def begin_session(self, entry: Entry) -> Callable[[], None]:
+    async def begin_session(self, entry: Entry) -> Callable[[], None]:
         """Count a session against its key and its client secret; return what counts it out again.
 
         Raises:
             AuthError: the client secret has begun as many as it may.
             Throttled: the key has its share of sessions.
-        """
-        end = self._quota.begin(entry.key_id, self._clock_s()) if entry.key_id else _nothing
-        if entry.grant is not None:
-            try:
-                self._secrets.spend(entry.grant)
-            except AuthError:
-                end()
-                raise
-        return end
 
-    def mint(
+        A cancelled call counts nothing.
+        """
+        return await self._tally.begin(entry.key_id, entry.grant, self._clock_s())
+
+    async def mint(
         self, owner: Entry, *, ttl_s: int, session: Any, max_session_s: float | None, max_sessions: int | None
     ) -> tuple[str, int]:
         """Make a client secret.
@@ -199,7 +193,7 @@ class Gate:
         """
         now_s = self._clock_s()
         grant = Grant(owner.key_id, int(now_s) + ttl_s, session, max_session_s, max_sessions)
-        return self._secrets.mint(grant, now_s), grant.expires_at
+        return await self._tally.mint(grant, now_s), grant.expires_at
 
     def _check_origin(self, visitor: Visitor) -> None:
         origin = visitor.origin.lower()
@@ -231,10 +225,6 @@ class Gate:
             if hmac.compare_digest(mine, digest):
                 found = mine
         return found
-
-
-def _nothing() -> None:
-    """Count nobody out: who needs no key has no share."""
 
 
 def _shown_key(visitor: Visitor) -> str:

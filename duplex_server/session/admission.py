@@ -10,12 +10,13 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from duplex_server.errors import CapacityError
 from duplex_server.session.transport import Transport
 from duplex_server.wire.events import SessionQueued, SessionQueueDone, SessionQueueUpdate
 
-__all__ = ["Admission", "Place"]
+__all__ = ["Admission", "Doorkeeper", "Line", "Place", "stand_in_line"]
 
 _USUAL_SESSION_S = 120.0
 """How long a conversation lasts before any has ended, for the estimate given to those who find the server full."""
@@ -28,7 +29,16 @@ _LOOK_S = 1.0
 class Place:
     """The right to one session, or to the one after those ahead in the line; given back once, by whoever holds it."""
 
-    def __init__(self, give_back: Callable[[], None], position: int = 0) -> None:
+    def __init__(
+        self, give_back: Callable[[], None], position: int = 0, on_move: Callable[[int], None] | None = None
+    ) -> None:
+        """
+        Args:
+            give_back: called when it is given back.
+            position: how many places have to fall free.
+            on_move: called with each new position.
+        """
+        self.on_move = on_move
         self._ends: list[Callable[[], None]] = [give_back]
         self.position = position
         """How many places have to fall free; 0 when it is there."""
@@ -57,6 +67,114 @@ class Place:
         if position != self.position:
             self.position = position
             self.change.set()
+            if self.on_move is not None:
+                self.on_move(position)
+
+
+class Line(Protocol):
+    """What those who wait are told of."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server stops: nobody is let in any more."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        ...
+
+    def estimate_s(self, position: int) -> float:
+        """How long it may be until ``position`` places have fallen free."""
+        ...
+
+    def look(self) -> None:
+        """Give places that can be had now to those who wait."""
+        ...
+
+
+class Doorkeeper(Protocol):
+    """Decides who may have a session: :class:`Admission`, or what speaks for one that several processes share."""
+
+    closed: bool
+    """Whether the server stops: nobody is let in any more. Set by the manager."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a session could begin."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """Sessions that may run at once."""
+        ...
+
+    @property
+    def sessions(self) -> int:
+        """Places in use."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        ...
+
+    async def enter(self, *, queue: bool) -> Place:
+        """Take a place, or the end of the line; see :meth:`Admission.admit`. A cancelled call takes none."""
+        ...
+
+    async def wait(self, place: Place, transport: Transport) -> bool:
+        """See :func:`stand_in_line`."""
+        ...
+
+    async def empty(self) -> None:
+        """Wait until none of the places that were taken here is in use."""
+        ...
+
+    def note_length(self, duration_s: float) -> None:
+        """Learn how long sessions last."""
+        ...
+
+
+async def stand_in_line(line: Line, place: Place, transport: Transport) -> bool:
+    """Let a peer wait for its place, and tell it how that goes.
+
+    Returns:
+        Whether it came to the place; False if the peer left before.
+
+    Raises:
+        CapacityError: the server stops.
+
+    Cancelled, it leaves the place to be released.
+    """
+    ticket, n_told = secrets.token_hex(8), 0
+    told: tuple[int, float] | None = None
+    while place.position and not transport.ended:
+        if line.closed:
+            raise CapacityError(line.estimate_s(place.position))
+        news = (place.position, round(line.estimate_s(place.position), 1))
+        if news != told:
+            kind = SessionQueueUpdate if told else SessionQueued
+            n_told, told = n_told + 1, news
+            transport.send(
+                kind(
+                    event_id=f"event_{ticket}{n_told:06x}",
+                    ticket_id=ticket,
+                    position=news[0],
+                    estimated_wait_s=news[1],
+                    queue_length=max(line.waiting, news[0]),
+                )
+            )
+        place.change.clear()
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                await place.change.wait()
+        except TimeoutError:
+            line.look()  # a worker may have come back
+    if place.position:
+        return False
+    transport.send(SessionQueueDone(event_id=f"event_{ticket}{n_told + 1:06x}", ticket_id=ticket))
+    return True
 
 
 class Admission:
@@ -85,6 +203,25 @@ class Admission:
         """How many wait."""
         return len(self._line)
 
+    @property
+    def ready(self) -> bool:
+        """Whether a session could begin."""
+        return self._ready() and not self.closed
+
+    @property
+    def places(self) -> int:
+        """Sessions that may run at once."""
+        return self._places()
+
+    @property
+    def sessions(self) -> int:
+        """Places in use."""
+        return self.taken
+
+    async def enter(self, *, queue: bool) -> Place:
+        """Do as :meth:`admit`, which needs no waiting here."""
+        return self.admit(queue=queue)
+
     def admit(self, *, queue: bool) -> Place:
         """Take a place, or the end of the line.
 
@@ -104,44 +241,8 @@ class Admission:
         return place
 
     async def wait(self, place: Place, transport: Transport) -> bool:
-        """Let a peer wait for its place, and tell it how that goes.
-
-        Returns:
-            Whether it came to the place; False if the peer left before.
-
-        Raises:
-            CapacityError: the server stops.
-
-        Cancelled, it leaves the place to be released.
-        """
-        ticket, n_told = secrets.token_hex(8), 0
-        told: tuple[int, float] | None = None
-        while place.position and not transport.ended:
-            if self.closed:
-                raise CapacityError(self.estimate_s(place.position))
-            news = (place.position, round(self.estimate_s(place.position), 1))
-            if news != told:
-                kind = SessionQueueUpdate if told else SessionQueued
-                n_told, told = n_told + 1, news
-                transport.send(
-                    kind(
-                        event_id=f"event_{ticket}{n_told:06x}",
-                        ticket_id=ticket,
-                        position=news[0],
-                        estimated_wait_s=news[1],
-                        queue_length=len(self._line),
-                    )
-                )
-            place.change.clear()
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await place.change.wait()
-            except TimeoutError:
-                self._advance()  # a worker may have come back
-        if place.position:
-            return False
-        transport.send(SessionQueueDone(event_id=f"event_{ticket}{n_told + 1:06x}", ticket_id=ticket))
-        return True
+        """See :func:`stand_in_line`."""
+        return await stand_in_line(self, place, transport)
 
     async def empty(self) -> None:
         """Wait until no place is taken."""
@@ -160,7 +261,7 @@ class Admission:
 
     def _free(self) -> None:
         self.taken -= 1
-        self._advance()
+        self.look()
         if not self.taken:
             self._idle.set()
 
@@ -172,7 +273,8 @@ class Admission:
         else:
             self._free()
 
-    def _advance(self) -> None:
+    def look(self) -> None:
+        """Give places that can be had now to those who wait."""
         while self._line and not self.closed and self._ready() and self.taken < self._places():
             self.taken += 1
             self._line.popleft().move(0)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import Self
 from duplex_server.engine.base import Engine
 from duplex_server.errors import AuthError, CapacityError, DuplexError, InvalidEvent, SessionExpired, TransportError
 from duplex_server.media.vad import VoiceDetector
-from duplex_server.session.admission import Admission, Place
+from duplex_server.session.admission import Admission, Doorkeeper, Place
 from duplex_server.session.attachment import Attachment
 from duplex_server.session.observer import SessionObserver
 from duplex_server.session.session import Session, SessionLimits
@@ -24,6 +23,7 @@ from duplex_server.session.transport import Transport
 from duplex_server.types import InterruptionPolicy, SessionSetup
 from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.events import ClientEvent, SessionResume
+from duplex_server.wire.ids import new_session_id
 from duplex_server.wire.requests import TurnTaking
 from duplex_server.wire.session_object import Session as SessionObject
 from duplex_server.wire.session_object import SessionPatch
@@ -83,6 +83,8 @@ class SessionManager:
         shutdown_grace_s: float,
         wall_clock_s: Callable[[], float],
         line_max: int = 0,
+        doorkeeper: Doorkeeper | None = None,
+        gateway: int = 0,
     ) -> None:
         """
         Args:
@@ -96,9 +98,11 @@ class SessionManager:
             shutdown_grace_s: how long sessions may go on when the server stops.
             wall_clock_s: Unix time, for the ``expires_at`` that clients are told.
             line_max: how many may wait for a place.
+            doorkeeper: counts places instead of this manager, where several share them; then ``max_sessions`` and
+                ``line_max`` are its matter.
+            gateway: our number, which sessions' ids hold.
         """
         self._engine = engine
-        self._max_sessions = max_sessions
         self._limits = limits
         self._policy = policy
         self._setup = setup
@@ -107,7 +111,12 @@ class SessionManager:
         self._grace_s = shutdown_grace_s
         self._stops_s = 0.0  # when sessions end, once the server stops
         self._wall_clock_s = wall_clock_s
-        self._admission = Admission(places=lambda: self.places, ready=lambda: self.ready, line_max=line_max)
+        self._gateway = gateway
+        self._admission: Doorkeeper = doorkeeper or Admission(
+            places=lambda: min(max_sessions or engine.places, engine.places),
+            ready=lambda: engine.ready,
+            line_max=line_max,
+        )
         self._tasks = asyncio.TaskGroup()
         self._running: dict[str, _Running] = {}  # by session id; bounded by the places
 
@@ -129,12 +138,12 @@ class SessionManager:
     @property
     def places(self) -> int:
         """Sessions that may run at once."""
-        return min(self._max_sessions or self._engine.places, self._engine.places)
+        return self._admission.places
 
     @property
     def sessions(self) -> int:
         """Places taken now."""
-        return self._admission.taken
+        return self._admission.sessions
 
     @property
     def waiting(self) -> int:
@@ -144,15 +153,17 @@ class SessionManager:
     @property
     def ready(self) -> bool:
         """Whether a session could be served: the engine is up and the server is not stopping."""
-        return self._engine.ready and not self.draining
+        return self._admission.ready
 
-    def admit(self, *, queue: bool = False) -> Place:
+    async def admit(self, *, queue: bool = False) -> Place:
         """Take a place, or, with ``queue``, the end of the line of those who wait for one.
 
         Raises:
             CapacityError: none is free, the line is full, the engine is down, or the server is stopping.
+
+        A cancelled call takes none.
         """
-        return self._admission.admit(queue=queue)
+        return await self._admission.enter(queue=queue)
 
     async def serve(self, place: Place, transport: Transport, hello: Hello) -> None:
         """Run a session over a connection; returns when it does not use the connection any more, and closes that.
@@ -167,7 +178,7 @@ class SessionManager:
         """
         if place.position and not await self._wait(place, transport):
             return
-        session_id = _new_id()
+        session_id = new_session_id(self._gateway)
         attachment = Attachment(
             session_id,
             transport,
@@ -315,7 +326,9 @@ class SessionManager:
         Raises:
             InvalidEvent: something in ``hello.session`` cannot be had.
         """
-        return self._make_dialogue(_new_id(), hello, self._limits_of(hello), media_track=False).session
+        return self._make_dialogue(
+            new_session_id(self._gateway), hello, self._limits_of(hello), media_track=False
+        ).session
 
     def _limits_of(self, hello: Hello) -> SessionLimits:
         if hello.session_max_s is None:
@@ -348,10 +361,6 @@ class SessionManager:
         self._admission.note_length(summary.duration_s)
         self._observer.session_ended(summary)
         _log.info("%s ended by %s after %.1f s", session.session_id, ended_by, summary.duration_s)
-
-
-def _new_id() -> str:
-    return f"sess_{secrets.token_hex(12)}"
 
 
 def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from duplex_server.errors import AuthError, CapacityError, ClientError, DuplexError, InvalidEvent, SessionExpired
 from duplex_server.session.manager import Hello, Place, SessionManager
@@ -45,7 +45,7 @@ class Arrivals:
         if self._undecided >= MAX_UNDECIDED:
             raise CapacityError(FIRST_EVENT_TIMEOUT_S)
 
-    async def receive(self, transport: Transport, hello: Hello, admit: Callable[[], Place]) -> None:
+    async def receive(self, transport: Transport, hello: Hello, admit: Callable[[], Awaitable[Place]]) -> None:
         """Wait for the first event, and do what it says until the connection is not used any more; then close it.
 
         Args:
@@ -81,9 +81,9 @@ class Arrivals:
             # 1008 tells a WebSocket client that trying again is of no use, whichever of its words was wrong.
             await transport.close(AuthError(str(error)))
 
-    async def _begin(self, transport: Transport, hello: Hello, admit: Callable[[], Place]) -> None:
+    async def _begin(self, transport: Transport, hello: Hello, admit: Callable[[], Awaitable[Place]]) -> None:
         try:
-            place = admit()
+            place = await admit()
         except DuplexError as error:
             transport.send(_told(error))
             await transport.close(error)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,6 +19,7 @@ from duplex_server.transports.observer import TransportObserver
 from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.dialect import Dialect, RealtimeDialect
 from duplex_server.wire.events import ClientEvent, SessionResume
+from duplex_server.wire.ids import new_call_id
 
 __all__ = ["Calls", "UnknownCall"]
 
@@ -42,6 +42,7 @@ class Calls:
         max_message_bytes: longest event taken from a peer.
         send_queue_bytes: what may wait for a peer that does not read.
         observer: told what happens.
+        gateway: our number, which calls' ids hold.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Calls:
         max_message_bytes: int,
         send_queue_bytes: int,
         observer: TransportObserver,
+        gateway: int = 0,
     ) -> None:
         self._manager = manager
         self._arrivals = arrivals
@@ -60,6 +62,7 @@ class Calls:
         self._max_message_bytes = max_message_bytes
         self._send_queue_bytes = send_queue_bytes
         self._observer = observer
+        self._gateway = gateway
         self._tasks = asyncio.TaskGroup()
         self._standing: dict[str, _Call] = {}  # bounded by the manager's places
 
@@ -75,10 +78,9 @@ class Calls:
             call.transport.hang_up()
         await self._tasks.__aexit__(kind, error, trace)
 
-    @staticmethod
-    def new_id() -> str:
+    def new_id(self) -> str:
         """Make an id that nobody guesses."""
-        return f"rtc_{secrets.token_hex(16)}"
+        return new_call_id(self._gateway)
 
     async def open(
         self,

@@ -67,6 +67,7 @@ def create_app(
     page_folder: Path | None,
     *,
     wall_clock_s: Callable[[], float],
+    gateway: int = 0,
 ) -> Starlette:
     """Build the application.
 
@@ -79,6 +80,7 @@ def create_app(
         metrics: told what happens, and shown at ``/metrics``.
         page_folder: the web page's files; None to serve none.
         wall_clock_s: Unix time, for credentials that expire.
+        gateway: our number, which calls' ids hold.
 
     Raises:
         ConfigError: the installed aiortc is not the one that calls need.
@@ -92,9 +94,10 @@ def create_app(
         max_message_bytes=settings.max_message_bytes,
         send_queue_bytes=settings.send_queue_bytes,
         observer=metrics,
+        gateway=gateway,
     )
     reception = Reception(manager, settings, gate, metrics)
-    desk = _Desk(manager, arrivals, settings, gate, metrics, calls, reception, wall_clock_s)
+    desk = _Desk(manager, arrivals, settings, gate, metrics, calls, reception, wall_clock_s, gateway)
     live = LiveDesk(manager, gate, calls, reception)
 
     @asynccontextmanager
@@ -159,6 +162,7 @@ class _Desk:
         calls: Calls,
         reception: Reception,
         wall_clock_s: Callable[[], float],
+        gateway: int,
     ) -> None:
         self._manager = manager
         self._arrivals = arrivals
@@ -168,6 +172,7 @@ class _Desk:
         self._calls = calls
         self._wall_clock_s = wall_clock_s
         self._reception = reception
+        self._gateway = gateway
 
     # -- conversations ------------------------------------------------------------------------------------------------
 
@@ -184,7 +189,7 @@ class _Desk:
             return
         try:
             entry = self._gate.admit(visitor_of(socket))
-            place = self._reception.place_for(socket, entry)
+            place = await self._reception.place_for(socket, entry)
         except DuplexError as error:
             await self._reception.refuse(socket, error)
             return
@@ -205,9 +210,11 @@ class _Desk:
             return
         async with self._reception.accepted(socket, _dialect_of(socket)) as transport:
             hello = hello_of(socket, entry)
-            await self._arrivals.receive(
-                transport, hello, lambda: self._reception.place_for(socket, self._gate.admit(visitor))
-            )
+
+            async def admit() -> Place:
+                return await self._reception.place_for(socket, self._gate.admit(visitor))
+
+            await self._arrivals.receive(transport, hello, admit)
 
     async def open_call(self, request: Request) -> Response:
         """Answer an SDP offer: 201, the answer, and in ``Location`` where the call can be found."""
@@ -218,7 +225,7 @@ class _Desk:
             sdp, session = read_offer_form(request.headers.get("content-type", ""), body)
             resumed = resume_in(session)
             if resumed is None:
-                place: Place | None = self._reception.place_for(request, self._gate.admit(visitor))
+                place: Place | None = await self._reception.place_for(request, self._gate.admit(visitor))
             else:
                 place = None
                 self._manager.find(resumed)
@@ -250,7 +257,7 @@ class _Desk:
         session = self._manager.preview(
             Hello(session=() if asked.session is None else (asked.session,), session_max_s=terms.max_session_seconds)
         )
-        value, expires_at = self._gate.mint(
+        value, expires_at = await self._gate.mint(
             entry,
             ttl_s=terms.seconds,
             session=asked.session,
@@ -298,7 +305,12 @@ class _Desk:
     async def readiness(self, _: Request) -> Response:
         """Say whether a conversation could begin: 200, or 503 while the model loads, is lost, or the server stops."""
         manager = self._manager
-        body = {"ready": manager.ready, "sessions": manager.sessions, "places": manager.places}
+        body = {
+            "ready": manager.ready,
+            "sessions": manager.sessions,
+            "places": manager.places,
+            "gateway": self._gateway,
+        }
         return JSONResponse(body, 200 if manager.ready else 503, {"Cache-Control": "no-store"})
 
     async def metrics_page(self, request: Request) -> Response:

@@ -53,7 +53,7 @@ class LiveDesk:
         """Hold a conversation over a WebSocket; it begins with the peer's ``session.start``."""
         try:
             entry = self._gate.admit(visitor_of(socket))
-            place = self._reception.place_for(socket, entry)
+            place = await self._reception.place_for(socket, entry)
         except DuplexError as error:
             await self._reception.refuse(socket, error)
             return
@@ -80,7 +80,7 @@ class LiveDesk:
             call_id = self._calls.new_id()
             dialect = LiveDialect(_Stopwatch(), config=config, session_id=call_id)
             _, answer = await self._calls.open(
-                self._reception.place_for(request, entry),
+                await self._reception.place_for(request, entry),
                 asked.transport.sdp,
                 "",
                 hello,

@@ -51,17 +51,19 @@ class Reception:
         self._gate = gate
         self._observer = observer
 
-    def place_for(self, connection: HTTPConnection[Any], entry: Entry) -> Place:
+    async def place_for(self, connection: HTTPConnection[Any], entry: Entry) -> Place:
         """Take a place, or one in the line for a client that knows of lines, that counts against the key.
 
         Raises:
             CapacityError: the server is full.
             AuthError, Throttled: the key or the client secret has its share.
+
+        A cancelled call takes none.
         """
-        end = self._gate.begin_session(entry)
+        end = await self._gate.begin_session(entry)
         try:
-            place = self._manager.admit(queue=asks(connection, "queue") or asks(connection, "duplex"))
-        except DuplexError:
+            place = await self._manager.admit(queue=asks(connection, "queue") or asks(connection, "duplex"))
+        except BaseException:
             end()
             raise
         place.also(end)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from duplex_server.config import Settings, hashed_key, shown_digest
 from duplex_server.errors import AuthError
-from duplex_server.security import ForeignOrigin, Gate, NotPermitted, Throttled, Visitor
+from duplex_server.security import Entry, ForeignOrigin, Gate, NotPermitted, OwnTally, Throttled, Visitor
 from duplex_server.security.limits import FAILURE_EVERY_S, FREE_FAILURES
 
 KEY = "correct-horse-battery"
@@ -25,7 +27,7 @@ class Clock:
 
 def guarded(*origins: str, clock: Clock | None = None, **limits: int) -> Gate:
     keys = [shown_digest(KEY), shown_digest("another-key")]
-    return Gate(keys, origins, loopback=False, clock_s=clock or Clock(), **limits)
+    return Gate(keys, origins, loopback=False, clock_s=clock or Clock(), tally=OwnTally(**limits))
 
 
 def anonymous(*origins: str) -> Gate:
@@ -172,7 +174,12 @@ def test_who_shows_no_key_guesses_none() -> None:
 def secret_of(gate: Gate, *, ttl_s: int = 600, max_sessions: int | None = None) -> str:
     owner = gate.admit_owner(Visitor(query_key=KEY, host=LOCAL))
     session = {"instructions": "Be brief."}
-    return gate.mint(owner, ttl_s=ttl_s, session=session, max_session_s=60.0, max_sessions=max_sessions)[0]
+    minting = gate.mint(owner, ttl_s=ttl_s, session=session, max_session_s=60.0, max_sessions=max_sessions)
+    return asyncio.run(minting)[0]
+
+
+def begin(gate: Gate, entry: Entry) -> Callable[[], None]:
+    return asyncio.run(gate.begin_session(entry))
 
 
 def test_a_client_secret_opens_until_it_expires() -> None:
@@ -198,26 +205,26 @@ def test_a_client_secret_widens_nothing() -> None:
 def test_a_client_secret_begins_no_more_sessions_than_it_may() -> None:
     gate = guarded(key_max_sessions=10)
     entry = gate.admit(Visitor(query_key=secret_of(gate, max_sessions=2)))
-    gate.begin_session(entry)()
-    gate.begin_session(entry)
+    begin(gate, entry)()
+    begin(gate, entry)
     with pytest.raises(AuthError, match="as many sessions"):
-        gate.begin_session(entry)
+        begin(gate, entry)
 
 
 def test_the_sessions_of_a_secret_are_its_owners() -> None:
     gate = guarded(key_max_sessions=2)
     key, other = (gate.admit(Visitor(query_key=shown)) for shown in (KEY, "another-key"))
     secret = gate.admit(Visitor(query_key=secret_of(gate)))
-    gate.begin_session(key)
-    end = gate.begin_session(secret)
+    begin(gate, key)
+    end = begin(gate, secret)
     with pytest.raises(Throttled):
-        gate.begin_session(key)
-    gate.begin_session(other)
+        begin(gate, key)
+    begin(gate, other)
     end()
     end()
-    gate.begin_session(key)
+    begin(gate, key)
     with pytest.raises(Throttled):
-        gate.begin_session(secret)
+        begin(gate, secret)
 
 
 def test_a_refused_session_counts_for_nothing() -> None:
@@ -225,8 +232,8 @@ def test_a_refused_session_counts_for_nothing() -> None:
     entry = gate.admit(Visitor(query_key=secret_of(gate, max_sessions=0)))
     for _ in range(3):
         with pytest.raises(AuthError):
-            gate.begin_session(entry)
-    gate.begin_session(gate.admit(Visitor(query_key=KEY)))
+            begin(gate, entry)
+    begin(gate, gate.admit(Visitor(query_key=KEY)))
 
 
 def test_sessions_come_no_faster_than_the_key_may() -> None:
@@ -234,12 +241,12 @@ def test_sessions_come_no_faster_than_the_key_may() -> None:
     gate = guarded(clock=clock, key_sessions_per_minute=3)
     entry = gate.admit(Visitor(query_key=KEY))
     for _ in range(3):
-        gate.begin_session(entry)()
+        begin(gate, entry)()
     with pytest.raises(Throttled) as refusal:
-        gate.begin_session(entry)
+        begin(gate, entry)
     assert refusal.value.retry_after_s == pytest.approx(20)
     clock.now_s += 20
-    gate.begin_session(entry)
+    begin(gate, entry)
 
 
 def test_where_no_key_is_needed_a_secret_still_brings_its_session() -> None:

@@ -43,7 +43,11 @@ class ComingBack:
     def connect(self) -> None:
         """Begin a session."""
         transport = self._transport()
-        self.tasks.create_task(self.manager.serve(self.manager.admit(), transport, Hello(opt_in=OPT_IN_NAMES)))
+
+        async def begin() -> None:
+            await self.manager.serve(await self.manager.admit(), transport, Hello(opt_in=OPT_IN_NAMES))
+
+        self.tasks.create_task(begin())
 
     async def come_back(self) -> None:
         """Resume the session over a new connection, and send what did not arrive."""

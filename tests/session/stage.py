@@ -153,7 +153,7 @@ async def staged(
     transport = LoopbackTransport(traits=traits)
     stage = Stage(slot, transport, manager, notes)
     async with manager, asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(manager.serve(manager.admit(), transport, Hello(opt_in=OPT_IN_NAMES)))
+        serving = tasks.create_task(manager.serve(await manager.admit(), transport, Hello(opt_in=OPT_IN_NAMES)))
         await asyncio.sleep(0)
         try:
             yield stage

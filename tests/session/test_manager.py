@@ -17,9 +17,9 @@ def test_a_full_server_says_when_to_come_back() -> None:
     async def main() -> None:
         async with staged() as stage:
             with pytest.raises(CapacityError) as full:
-                stage.manager.admit()
+                await stage.manager.admit()
             assert full.value.retry_after_s >= 1
-        stage.manager.admit().release()
+        (await stage.manager.admit()).release()
 
     run(main())
 
@@ -28,7 +28,7 @@ def test_a_place_released_twice_counts_once() -> None:
     async def main() -> None:
         async with staged() as stage:
             pass
-        place = stage.manager.admit()
+        place = await stage.manager.admit()
         place.release()
         place.release()
         assert stage.manager.sessions == 0
@@ -57,7 +57,7 @@ def test_draining_admits_nobody_and_tells_everybody() -> None:
                 tasks.create_task(stage.manager.drain())
                 await asyncio.sleep(0.1)
                 with pytest.raises(CapacityError):
-                    stage.manager.admit()
+                    await stage.manager.admit()
             assert asyncio.get_running_loop().time() - began_s == pytest.approx(2.0, abs=0.2), "the grace"
             assert stage.of("session.go_away")[0]["reason"] == "shutdown"
             assert isinstance(stage.peer.closed_with, SessionExpired)

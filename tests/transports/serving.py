@@ -63,7 +63,7 @@ class FakeManager:
     n_ended: int = 0
     change: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def admit(self, *, queue: bool = False) -> Place:
+    async def admit(self, *, queue: bool = False) -> Place:
         if self.sessions >= self.places:
             raise CapacityError(17.0)
         self.sessions += 1

@@ -48,7 +48,7 @@ def test_health_readiness_and_metrics_tell_how_the_server_is() -> None:
     async def scenario(served: Served, http: httpx2.AsyncClient) -> None:
         assert (await http.get("/healthz")).status_code == 200
         ready = await http.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"ready": True, "sessions": 0, "places": 100})
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "sessions": 0, "places": 100, "gateway": 0})
         served.manager.ready = False
         assert (await http.get("/readyz")).status_code == 503
         assert (await http.get("/healthz")).status_code == 200
