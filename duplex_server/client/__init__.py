@@ -11,7 +11,7 @@ Another task sends: ``await conversation.send_audio(pcm, 16_000)``; a sound card
 events and nothing of how the server is built.
 """
 
-from duplex_server.client.conversation import Conversation, TransportName, connect
+from duplex_server.client.conversation import Conversation, InLine, TransportName, connect
 from duplex_server.client.link import Received, ReceivedAudio
 from duplex_server.client.playback import MEDIA_TRACK_DELAY_MS, Playback
 from duplex_server.client.player import Cut, Loudspeaker, Player
@@ -20,6 +20,7 @@ __all__ = [
     "MEDIA_TRACK_DELAY_MS",
     "Conversation",
     "Cut",
+    "InLine",
     "Loudspeaker",
     "Playback",
     "Player",

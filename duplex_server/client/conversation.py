@@ -25,18 +25,24 @@ from duplex_server.wire.events import (
     ErrorEvent,
     InputImageBufferAppend,
     SessionCreated,
+    SessionQueued,
+    SessionQueueDone,
+    SessionQueueUpdate,
     SessionResume,
     SessionUpdate,
     SessionUpdated,
 )
 from duplex_server.wire.session_object import Session, SessionPatch
 
-__all__ = ["Conversation", "TransportName", "connect"]
+__all__ = ["Conversation", "InLine", "TransportName", "connect"]
 
 TransportName = Literal["websocket", "webrtc"]
 
+InLine = SessionQueued | SessionQueueUpdate
+"""News of waiting for a place: ``position``, ``estimated_wait_s``, ``queue_length``."""
+
 _OPEN_TIMEOUT_S = 10.0
-"""For the connection, for ``session.created``, and for ``session.updated``, each."""
+"""For the connection, for ``session.created``, and for ``session.updated``, each; not for a line."""
 
 
 class Conversation:
@@ -113,11 +119,23 @@ class Conversation:
             self._session = received.session
         return received
 
-    async def _await_session(self, kind: type[SessionCreated] | type[SessionUpdated], timeout_s: float) -> None:
-        """Read until the server reports the session; keep everything that comes before."""
+    async def _await_session(
+        self,
+        kind: type[SessionCreated] | type[SessionUpdated],
+        timeout_s: float,
+        on_queue: Callable[[InLine], None] = lambda _: None,
+    ) -> None:
+        """Read until the server reports the session; keep everything that comes before, but for news of a line."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as limit:
                 while (received := await self._receive()) is not None:
+                    if isinstance(received, SessionQueued | SessionQueueUpdate):
+                        limit.reschedule(None)
+                        on_queue(received)
+                        continue
+                    if isinstance(received, SessionQueueDone):
+                        limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                        continue
                     self._waiting.append(received)
                     if isinstance(received, kind):
                         return
@@ -138,8 +156,12 @@ async def connect(
     query: Mapping[str, str] | None = None,
     timeout_s: float = _OPEN_TIMEOUT_S,
     resume: bool = True,
+    on_queue: Callable[[InLine], None] | None = None,
 ) -> AsyncIterator[Conversation]:
     """Open a conversation, and close it at the end of the block.
+
+    Cancelled while it waits, for the server or in the line, it closes the connection, which gives the place in the line
+    up.
 
     Args:
         server: ``http://host:port``, a full ``wss://…/v1/realtime`` URL, or ``host:port``.
@@ -150,21 +172,24 @@ async def connect(
         timeout_s: for each step of opening.
         resume: whether a connection that breaks is made again, and the conversation goes on: what did not arrive is
             sent again, both ways.
+        on_queue: waits in the server's line while every place is taken, for as long as that takes, and is called with
+            the position and the estimated wait at first, at each change, and every 10 s; :func:`asyncio.timeout` around
+            the block's beginning sets a limit. None: a full server is an error.
 
     Raises:
         AuthError: the server refused the key.
-        CapacityError: it is full.
+        CapacityError: it is full, and with ``on_queue`` its line as well; or it was stopped while this waited.
         ClientError: it refused the settings.
         ConfigError: the address or the transport's name makes no sense.
         TransportError: it cannot be reached, or does not speak this protocol.
     """
     patch = _patch(session)
-    asked = dict(query or {}) | ({"resume": "1"} if resume else {})
+    asked = dict(query or {}) | ({"resume": "1"} if resume else {}) | ({"queue": "1"} if on_queue else {})
     open_link = _opener(server, transport, api_key, asked, timeout_s)
     opening = open_resuming(open_link) if resume else open_link(None, lambda _: None)
     async with opening as link:
         conversation = Conversation(link, Session())
-        await conversation._await_session(SessionCreated, timeout_s)
+        await conversation._await_session(SessionCreated, timeout_s, on_queue or (lambda _: None))
         if patch is not None:
             await conversation.send(SessionUpdate(session=patch))
             await conversation._await_session(SessionUpdated, timeout_s)

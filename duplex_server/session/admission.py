@@ -24,6 +24,8 @@ _SESSION_STEP = 0.2
 """Weight of the newest session's length in that estimate."""
 _LOOK_S = 1.0
 """How often somebody in the line is looked at: whether it is still there, and what it should be told."""
+_TELL_S = 10.0
+"""Nobody waits longer without a word, so that a client can tell a line from a connection that broke."""
 
 
 class Place:
@@ -147,15 +149,16 @@ async def stand_in_line(line: Line, place: Place, transport: Transport) -> bool:
 
     Cancelled, it leaves the place to be released.
     """
-    ticket, n_told = secrets.token_hex(8), 0
+    loop = asyncio.get_running_loop()
+    ticket, n_told, told_s = secrets.token_hex(8), 0, loop.time()
     told: tuple[int, float] | None = None
     while place.position and not transport.ended:
         if line.closed:
             raise CapacityError(line.estimate_s(place.position))
         news = (place.position, round(line.estimate_s(place.position), 1))
-        if news != told:
+        if news != told or loop.time() >= told_s + _TELL_S:
             kind = SessionQueueUpdate if told else SessionQueued
-            n_told, told = n_told + 1, news
+            n_told, told, told_s = n_told + 1, news, loop.time()
             transport.send(
                 kind(
                     event_id=f"event_{ticket}{n_told:06x}",

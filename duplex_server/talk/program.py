@@ -19,6 +19,7 @@ import numpy as np
 from duplex_server.client import (
     MEDIA_TRACK_DELAY_MS,
     Conversation,
+    InLine,
     Loudspeaker,
     Playback,
     Player,
@@ -127,7 +128,11 @@ async def converse(options: TalkOptions, terminal: Terminal) -> None:
         output = files.enter_context(SoundFile(options.output, stereo=options.stereo)) if options.output else None
         log = files.enter_context(EventLog(options.transcript)) if options.transcript else None
         async with connect(
-            options.server, transport=options.transport, api_key=options.api_key, session=options.session()
+            options.server,
+            transport=options.transport,
+            api_key=options.api_key,
+            session=options.session(),
+            on_queue=lambda line: terminal.notice(_in_line(line)),
         ) as conversation:
             terminal.notice(f"Connected to {conversation.session.model} at {options.server}.")
             talk = _Talk(conversation, terminal, output, log)
@@ -144,6 +149,11 @@ async def converse(options: TalkOptions, terminal: Terminal) -> None:
                         task.cancel()
             except* DuplexError as group:
                 raise group.exceptions[0] from None
+
+
+def _in_line(line: InLine) -> str:
+    wait = f"about {line.estimated_wait_s:.0f} s"
+    return f"Every place is taken: number {line.position} of {line.queue_length} in line, {wait}. Ctrl-C leaves it."
 
 
 class _Talk:

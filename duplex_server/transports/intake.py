@@ -15,6 +15,9 @@ from duplex_server.wire.events import ClientEvent
 
 __all__ = ["Intake"]
 
+EARLY_PACKETS = 50
+"""A second of sound may come before the session that hears it is ready; what was said in a line is not for it."""
+
 MAX_ITEMS = 4096
 """Messages and media packets that may wait; 80 s of packets from a microphone."""
 
@@ -34,6 +37,8 @@ class Intake:
         # When full, messages are dropped and the peer is told once; media is dropped silently, which leaves a hole.
         self._mailbox: Mailbox[str | Received] = Mailbox(limit_items=MAX_ITEMS, limit_bytes=2 * max_message_bytes)
         self._n_dropped = 0
+        # Sound from before anybody listens, which is long where there is a line; the oldest goes. None from then on.
+        self._early: deque[MediaAudio] | None = deque(maxlen=EARLY_PACKETS)
 
     @property
     def closed(self) -> bool:
@@ -45,9 +50,19 @@ class Intake:
         if not self._mailbox.put(message, len(message) if isinstance(message, str) else 0) and not self._mailbox.closed:
             self._n_dropped += 1
 
+    def listen(self) -> None:
+        """Take media in from now on: somebody will read it."""
+        early, self._early = self._early or (), None
+        for media in early:
+            self.put_media(media)
+
     def put_media(self, media: MediaAudio | MediaFrame) -> None:
-        """Add decoded audio or a picture."""
+        """Add decoded audio or a picture; before :meth:`listen` only the newest second of audio is kept."""
         if self._dialect.muted and isinstance(media, MediaAudio):
+            return
+        if self._early is not None:
+            if isinstance(media, MediaAudio):
+                self._early.append(media)
             return
         self._mailbox.put(media, media.pcm.nbytes if isinstance(media, MediaAudio) else media.rgb.nbytes)
 

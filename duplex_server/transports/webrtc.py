@@ -235,6 +235,7 @@ class WebRtcTransport:
 
     def events(self) -> AsyncIterator[Received]:
         """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
+        self._intake.listen()
         return self._intake
 
     def send(self, event: ServerEvent) -> None:

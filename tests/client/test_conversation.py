@@ -34,6 +34,9 @@ from duplex_server.wire.events import (
     InputAudioBufferSpeechStarted,
     ResponseOutputAudioDelta,
     SessionCreated,
+    SessionQueued,
+    SessionQueueDone,
+    SessionQueueUpdate,
     SessionUpdated,
     UnknownEvent,
 )
@@ -60,6 +63,26 @@ async def server(script: Script, refusal: Response | None = None) -> AsyncIterat
     async with serve(converse, "127.0.0.1", 0, process_request=look, subprotocols=["realtime"]) as running:  # type: ignore[list-item]
         port = running.sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}", requests
+
+
+@asynccontextmanager
+async def full_server(wait: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server with a line: it lets everybody wait as ``wait`` says; yields its address, and who came and left."""
+    seen: list[str] = []
+
+    async def converse(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request.path)
+        try:
+            await say(connection, SessionQueued(ticket_id="t", position=2, estimated_wait_s=60.0, queue_length=2))
+            await wait(connection)
+            await connection.wait_closed()
+        finally:
+            seen.append("left")
+
+    running: Server
+    async with serve(converse, "127.0.0.1", 0, subprotocols=["realtime"]) as running:  # type: ignore[list-item]
+        yield f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}", seen
 
 
 async def say(connection: ServerConnection, event: Any) -> None:
@@ -342,5 +365,69 @@ def test_an_unknown_transport_is_refused() -> None:
         with pytest.raises(ConfigError, match="carrier pigeon"):
             async with connect("127.0.0.1:9", transport="carrier pigeon"):  # type: ignore[arg-type]
                 pass
+
+    run(main)
+
+
+def test_waiting_in_the_line_is_no_failure_however_long_it_takes() -> None:
+    async def wait(connection: ServerConnection) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            await say(connection, SessionQueueUpdate(ticket_id="t", position=1, estimated_wait_s=30.0, queue_length=1))
+        await asyncio.sleep(0.2)
+        await say(connection, SessionQueueDone(ticket_id="t"))
+        await say(connection, SessionCreated(session=Session(id="sess_1")))
+        await say(connection, InputAudioBufferSpeechStarted(item_id="first"))
+        await connection.close()
+
+    async def main() -> None:
+        told: list[tuple[int, float]] = []
+        async with full_server(wait) as (url, seen):
+            async with connect(
+                url, timeout_s=0.3, on_queue=lambda line: told.append((line.position, line.estimated_wait_s))
+            ) as conversation:
+                assert told == [(2, 60.0), (1, 30.0), (1, 30.0), (1, 30.0)]
+                kinds = [type(event) async for event in conversation.events()]
+                assert kinds == [SessionCreated, InputAudioBufferSpeechStarted], "the line is no part of it"
+                assert conversation.session.id == "sess_1"
+            assert seen[0] == "/v1/realtime?resume=1&queue=1"
+
+    run(main)
+
+
+def test_who_stops_waiting_leaves_the_line() -> None:
+    async def main() -> None:
+        async with full_server(nothing) as (url, seen):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5), connect(url, on_queue=lambda _: None):
+                    raise AssertionError("there was no place")
+            while "left" not in seen:  # noqa: ASYNC110 - the server sees it a moment later
+                await asyncio.sleep(0.01)
+
+    run(main)
+
+
+def test_a_server_that_never_greets_after_the_line_is_a_failure() -> None:
+    async def wait(connection: ServerConnection) -> None:
+        await say(connection, SessionQueueDone(ticket_id="t"))
+
+    async def main() -> None:
+        async with full_server(wait) as (url, _):
+            with pytest.raises(TransportError, match="did not report"):
+                async with connect(url, timeout_s=0.3, on_queue=lambda _: None):
+                    raise AssertionError("there was no session")
+
+    run(main)
+
+
+def test_a_line_that_is_sent_away_is_a_full_server() -> None:
+    async def wait(connection: ServerConnection) -> None:
+        await connection.close(1013)
+
+    async def main() -> None:
+        async with full_server(wait) as (url, _):
+            with pytest.raises(CapacityError):
+                async with connect(url, on_queue=lambda _: None):
+                    raise AssertionError("there was no place")
 
     run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -90,6 +91,21 @@ def test_nobody_is_overtaken() -> None:
             assert guest.entered is None
             hall.ready = True
         assert [guest.entered, hall.admission.taken] == [True, 2]
+
+    run(main())
+
+
+def test_nobody_waits_long_without_a_word() -> None:
+    async def main() -> None:
+        hall = Hall()
+        first = hall.admission.admit(queue=True)
+        async with lined_up(hall, 1) as (guest,):
+            await asyncio.sleep(35)
+            first.release()
+        assert guest.told() == [("queued", 1), *[("queue_update", 1)] * 3, ("queue_done", 0)]
+        arrivals = [at_s for at_s, _ in guest.transport.peer.received]
+        assert max(later - earlier for earlier, later in itertools.pairwise(arrivals)) <= 11
+        guest.place.release()
 
     run(main())
 

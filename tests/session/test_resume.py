@@ -65,7 +65,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(traits: TransportTraits, *, limits: SessionLimits | None = None) -> AsyncIterator[Scene]:
+async def scene(
+    traits: TransportTraits, *, limits: SessionLimits | None = None, line_max: int = 0
+) -> AsyncIterator[Scene]:
     reciter, notes = Reciter(), Notes()
     slot = ScriptedSlot(reciter)
     manager = SessionManager(
@@ -78,6 +80,7 @@ async def scene(traits: TransportTraits, *, limits: SessionLimits | None = None)
         observer=notes,
         shutdown_grace_s=2.0,
         wall_clock_s=lambda: 1.7e9,
+        line_max=line_max,
     )
     async with manager, asyncio.TaskGroup() as tasks:
         client = ComingBack(manager, traits, tasks, delay_s=0.04)
@@ -183,6 +186,30 @@ def test_a_peer_that_comes_too_late_learns_it() -> None:
             assert played.manager.sessions == 0 and played.slot.closed
             await played.client.come_back()
             assert isinstance(played.client.refusals[0], SessionExpired)
+
+    run(main())
+
+
+def test_a_peer_that_is_away_keeps_its_place_while_others_wait_for_one() -> None:
+    async def main() -> None:
+        async with scene(MESSAGE_TRAITS, line_max=1) as played:
+            client = played.client
+            client.send(type="session.heartbeat")
+            await asyncio.sleep(0.1)
+            waits = played.manager.admit(queue=True)
+            client.peer.notice()
+            await asyncio.sleep(25)
+            assert waits.position == 1, "the one that is away was promised 30 s"
+            await client.come_back()
+            assert not client.refusals, "and need not wait in the line"
+            client.send(type="session.heartbeat")
+            await asyncio.sleep(0.1)
+            client.peer.notice()
+            await asyncio.sleep(29.9)
+            assert waits.position == 1
+            await asyncio.sleep(0.2)
+            assert waits.position == 0, "the promise was kept, and the next one's turn comes"
+            waits.release()
 
     run(main())
 

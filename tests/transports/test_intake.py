@@ -22,6 +22,7 @@ async def everything(intake: Intake) -> list[Received]:
 def test_messages_media_and_errors_come_out_in_order() -> None:
     async def scenario() -> list[Received]:
         intake = Intake(1000, RealtimeDialect())
+        intake.listen()
         intake.put_message(HEARTBEAT)
         intake.put_media(MediaAudio(np.zeros(320, np.float32), 0))
         intake.put_error(InvalidEvent("no"))
@@ -69,9 +70,29 @@ def test_messages_that_nobody_takes_are_dropped_and_the_peer_is_told_once() -> N
     assert len(taken) < MAX_ITEMS + 7
 
 
+def test_of_what_is_said_in_a_line_the_last_second_is_heard() -> None:
+    async def scenario() -> list[Received]:
+        intake = Intake(100_000, RealtimeDialect())
+        for packet in range(10_000):
+            intake.put_media(MediaAudio(np.zeros(320, np.float32), packet * 320))
+            intake.put_media(MediaFrame(np.zeros((2, 2, 3), np.uint8)))
+        intake.put_message(HEARTBEAT)
+        intake.listen()
+        intake.put_media(MediaFrame(np.zeros((2, 2, 3), np.uint8)))
+        return await everything(intake)
+
+    message, *audio, frame = run(scenario())
+    assert isinstance(message, SessionHeartbeat), "and no message had to go for it"
+    assert [item.position_samples for item in audio if isinstance(item, MediaAudio)] == [
+        packet * 320 for packet in range(9950, 10_000)
+    ]
+    assert isinstance(frame, MediaFrame)
+
+
 def test_bytes_are_limited_too() -> None:
     async def scenario() -> int:
         intake = Intake(100_000, RealtimeDialect())
+        intake.listen()
         for _ in range(10):
             intake.put_media(MediaAudio(np.zeros(16_000, np.float32), 0))
         return len(await everything(intake))
