@@ -196,7 +196,7 @@ def test_a_peer_that_is_away_keeps_its_place_while_others_wait_for_one() -> None
             client = played.client
             client.send(type="session.heartbeat")
             await asyncio.sleep(0.1)
-            waits = played.manager.admit(queue=True)
+            waits = await played.manager.admit(queue=True)
             client.peer.notice()
             await asyncio.sleep(25)
             assert waits.position == 1, "the one that is away was promised 30 s"
