@@ -119,6 +119,8 @@ def main() -> None:
     parser.add_argument("--log-level", default="warning")
     asked = parser.parse_args()
     options = server_options(Settings()) | {"ws_per_message_deflate": asked.deflate}
+    if asked.application == "plain":
+        options["ws"] = "websockets-sansio"
     config = uvicorn.Config(_APPLICATIONS[asked.application](), host="127.0.0.1", port=asked.port, **options)
     uvicorn.Server(config).run()
 

@@ -1,6 +1,6 @@
 """How the server listens: its socket, and the options under which uvicorn serves these transports well.
 
-Imports no server: whoever composes one passes these on. Knows nothing about routes.
+Whoever composes a server passes these on. Knows nothing about routes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from duplex_server.config import Settings
 from duplex_server.errors import ConfigError
+from duplex_server.transports.uvicorn_internals import websocket_protocol
 
 __all__ = ["listening_socket", "server_options"]
 
@@ -61,7 +62,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 def server_options(settings: Settings) -> dict[str, Any]:
     """Return keyword arguments for ``uvicorn.Config``, besides the application and the choice of event loop."""
     return {
-        "ws": "websockets-sansio",
+        "ws": websocket_protocol(),
         "ws_max_size": OVERSIZE * settings.max_message_bytes,
         # Base64 of sound does not shrink: deflate doubles the cost of a message and saves a quarter of it.
         "ws_per_message_deflate": False,

@@ -1,7 +1,8 @@
 """One WebSocket connection: events as text, sound inside them, and a peer that may not read.
 
-Served by uvicorn's ``websockets-sansio``, which sends pings and stops reading while nobody takes what it has read: a
-task takes it always. Knows nothing about admission or what events mean.
+Over ASGI a task takes always what came, since uvicorn stops reading meanwhile, and another one sends. Where the server
+offers direct text, messages come without the one, and go without the other as long as the peer reads. Knows nothing
+about admission or what events mean.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from duplex_server.transports.continuous import ContinuousVoice
 from duplex_server.transports.intake import Intake
 from duplex_server.transports.mailbox import Mailbox
 from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.uvicorn_internals import direct_text
 from duplex_server.types import TICK_MS, Pcm
 from duplex_server.wire.dialect import Dialect
 from duplex_server.wire.events import ServerEvent
@@ -69,6 +71,7 @@ class WebSocketTransport:
         voice: ContinuousVoice | None,
     ) -> None:
         self._socket = socket
+        self._direct = direct_text(socket.scope)
         self._max_message_bytes = max_message_bytes
         self._observer = observer
         self._dialect = dialect
@@ -76,7 +79,7 @@ class WebSocketTransport:
         self._take = forward or self._intake.put_message
         self._voice = voice
         # When full, the connection is given up: SlowPeer.
-        self._outbox: Mailbox[str] = Mailbox(limit_items=MAX_QUEUED_EVENTS, limit_bytes=send_queue_bytes)
+        self._outbox: Mailbox[bytes] = Mailbox(limit_items=MAX_QUEUED_EVENTS, limit_bytes=send_queue_bytes)
         self._queued_bytes = 0
         self._farewell: tuple[int, str] | None = None
         self._ended_by = "server"
@@ -118,6 +121,8 @@ class WebSocketTransport:
         )
         observer.connection_opened(TRAITS.name)
         try:
+            if transport._direct is not None:
+                transport._direct.read_text(transport._receive)
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(transport._read())
                 writing = tasks.create_task(transport._write())
@@ -160,7 +165,7 @@ class WebSocketTransport:
     def send(self, event: ServerEvent) -> None:
         """Queue an event. Never waits; a peer that has let its queue fill up is given up."""
         for message in self._dialect.tell(event):
-            self.send_text(message.decode())
+            self._send(message)
 
     def drop_rest(self) -> None:
         """Forget the other events of the message whose event was taken last."""
@@ -172,14 +177,7 @@ class WebSocketTransport:
 
     def send_text(self, text: str) -> None:
         """Queue a message as it is, as :meth:`send` does."""
-        if self._outbox.closed:
-            return
-        if self._outbox.put(text, len(text)):
-            self._queued_bytes += len(text)
-            return
-        _log.info("a WebSocket peer is given up: %s", SlowPeer(self._queued_bytes))
-        self._outbox.close(discard=True)
-        self._end("slow")
+        self._send(text.encode())
 
     def send_audio(self, pcm: Pcm) -> None:
         """Put one tick of speech into the stream; only with a ``voice``."""
@@ -220,8 +218,29 @@ class WebSocketTransport:
             self._farewell = self._farewell or farewell
             self._intake.close()
 
+    def _send(self, message: bytes) -> None:
+        if self._outbox.closed:
+            return
+        # What is queued goes first.
+        if self._direct is not None and not self._queued_bytes and self._direct.write_text(message):
+            self._observer.bytes_moved(TRAITS.name, 0, len(message))
+            return
+        if self._outbox.put(message, len(message)):
+            self._queued_bytes += len(message)
+            return
+        _log.info("a WebSocket peer is given up: %s", SlowPeer(self._queued_bytes))
+        self._outbox.close(discard=True)
+        self._end("slow")
+
+    def _receive(self, text: str) -> None:
+        self._observer.bytes_moved(TRAITS.name, len(text), 0)
+        if len(text) > self._max_message_bytes:
+            self._end("refused", (_TOO_LONG, f"A message may have {self._max_message_bytes} bytes."))
+        else:
+            self._take(text)
+
     async def _read(self) -> None:
-        """Take everything that arrives, at once, until the peer is gone."""
+        """Take everything that arrives over ASGI, at once, until the peer is gone."""
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -232,20 +251,16 @@ class WebSocketTransport:
             text: str | None = message.get("text")
             if text is None:
                 self._end("refused", _BINARY)
-                continue
-            self._observer.bytes_moved(TRAITS.name, len(text), 0)
-            if len(text) > self._max_message_bytes:
-                self._end("refused", (_TOO_LONG, f"A message may have {self._max_message_bytes} bytes."))
-                continue
-            self._take(text)
+            else:
+                self._receive(text)
 
     async def _write(self) -> None:
-        """Send what is queued, in order; then close."""
+        """Send over ASGI what is queued, in order; then close."""
         try:
-            async for text in self._outbox:
-                await self._socket.send_text(text)
-                self._queued_bytes -= len(text)
-                self._observer.bytes_moved(TRAITS.name, 0, len(text))
+            async for message in self._outbox:
+                await self._socket.send_text(message.decode())
+                self._queued_bytes -= len(message)
+                self._observer.bytes_moved(TRAITS.name, 0, len(message))
             code, reason = self._farewell or (1011, "")
             await self._socket.close(code, reason)
         except (WebSocketDisconnect, RuntimeError):

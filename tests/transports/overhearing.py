@@ -5,10 +5,12 @@ Order cannot be judged here: most conversations of these tests are made up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from duplex_server.transports.uvicorn_internals import DIRECT_TEXT, DirectText, direct_text
 from tests.helpers.wire_witness import Witness
 
 __all__ = ["Overheard"]
@@ -35,12 +37,33 @@ class Overheard:
                 witness.hear(message["bytes"] if text is None else text)
             await send(message)
 
+        direct = direct_text(scope)
+        if direct is not None:
+            extensions = {**scope["extensions"], DIRECT_TEXT: {"text": _OverheardText(direct, witness)}}
+            scope = {**scope, "extensions": extensions}
         await self._app(scope, receive, overhear)
 
     def verdict(self) -> None:
         """Raise the first thing that was wrong, if anything was."""
         for witness in self._witnesses:
             witness.verdict()
+
+
+class _OverheardText:
+    """A connection's text past ASGI, with a witness."""
+
+    def __init__(self, direct: DirectText, witness: Witness) -> None:
+        self._direct = direct
+        self._witness = witness
+
+    def read_text(self, take: Callable[[str], None]) -> None:
+        self._direct.read_text(take)
+
+    def write_text(self, message: bytes) -> bool:
+        if not self._direct.write_text(message):
+            return False
+        self._witness.hear(message.decode())
+        return True
 
 
 def _is_ours(scope: Scope) -> bool:

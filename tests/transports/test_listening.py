@@ -7,6 +7,7 @@ import pytest
 from duplex_server.config import Settings
 from duplex_server.errors import ConfigError
 from duplex_server.transports.listening import USER_TIMEOUT_MS, listening_socket, server_options
+from duplex_server.transports.uvicorn_internals import websocket_protocol
 
 
 def test_accepted_connections_give_up_on_a_peer_that_acknowledges_nothing() -> None:
@@ -43,7 +44,7 @@ def test_an_unknown_name_is_a_wrong_setting() -> None:
 
 def test_the_options_follow_the_settings() -> None:
     options = server_options(Settings(max_message_bytes=100_000, tls_certificate="a.pem", tls_key="b.pem"))
-    assert options["ws"] == "websockets-sansio"
+    assert options["ws"] == websocket_protocol()
     assert options["ws_max_size"] == 200_000
     assert options["ws_per_message_deflate"] is False
     assert (options["ssl_certfile"], options["ssl_keyfile"]) == ("a.pem", "b.pem")

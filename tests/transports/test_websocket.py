@@ -22,6 +22,7 @@ from duplex_server.errors import (
     TransportError,
 )
 from duplex_server.session.transport import Transport
+from duplex_server.transports import uvicorn_internals
 from duplex_server.transports.websocket import close_code
 from duplex_server.wire.events import InputAudioBufferAppend, SessionHeartbeat, SessionHeartbeatAck
 from tests.transports import serving
@@ -29,6 +30,16 @@ from tests.transports.serving import FakeManager, Served
 
 HEARTBEAT = json.dumps({"type": "session.heartbeat"})
 KEY = "correct-horse-battery"
+
+
+@pytest.fixture(params=["direct", "asgi"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve with our protocol, then with uvicorn's own."""
+    if request.param == "asgi":
+        monkeypatch.setattr(uvicorn_internals, "KNOWN", "0.0.")
+
+
+over_both = pytest.mark.usefixtures("way")
 
 
 def run(scenario: Callable[[Served], Awaitable[None]], **options: Any) -> None:
@@ -59,6 +70,7 @@ def code_of(how: ConnectionClosed) -> int:
     return how.rcvd.code
 
 
+@over_both
 def test_events_go_both_ways() -> None:
     async def scenario(served: Served) -> None:
         peer = await greeted(served)
@@ -150,6 +162,7 @@ def test_a_full_server_says_when_to_come_back() -> None:
     run(scenario, manager=FakeManager(places=1))
 
 
+@over_both
 @pytest.mark.parametrize(
     ("message", "code"),
     [
@@ -172,6 +185,7 @@ def test_a_bad_message_is_answered_and_the_conversation_goes_on(message: str, co
     run(scenario)
 
 
+@over_both
 def test_a_binary_message_ends_the_connection() -> None:
     async def scenario(served: Served) -> None:
         peer = await greeted(served)
@@ -182,6 +196,7 @@ def test_a_binary_message_ends_the_connection() -> None:
     run(scenario)
 
 
+@over_both
 def test_text_that_is_not_utf_8_ends_the_connection() -> None:
     async def scenario(served: Served) -> None:
         peer = await greeted(served)
@@ -192,6 +207,7 @@ def test_text_that_is_not_utf_8_ends_the_connection() -> None:
     run(scenario)
 
 
+@over_both
 def test_a_message_of_20_mb_ends_the_connection_with_its_reason() -> None:
     async def scenario(served: Served) -> None:
         other = await greeted(served)
@@ -206,6 +222,7 @@ def test_a_message_of_20_mb_ends_the_connection_with_its_reason() -> None:
     run(scenario)
 
 
+@over_both
 def test_the_largest_allowed_message_arrives() -> None:
     async def scenario(served: Served) -> None:
         peer = await greeted(served, max_size=None)
@@ -218,6 +235,7 @@ def test_the_largest_allowed_message_arrives() -> None:
     run(scenario)
 
 
+@over_both
 def test_messages_split_into_frames_are_put_together() -> None:
     async def scenario(served: Served) -> None:
         peer = await greeted(served)
@@ -233,6 +251,7 @@ def test_messages_split_into_frames_are_put_together() -> None:
     run(scenario)
 
 
+@over_both
 def test_a_peer_that_never_reads_is_given_up() -> None:
     """It completes the handshake and then reads nothing, while the server has much to say."""
 
@@ -259,6 +278,7 @@ def test_a_peer_that_never_reads_is_given_up() -> None:
     run(scenario, manager=FakeManager(conversation=talk_for_ever), settings=Settings(send_queue_bytes=2**20))
 
 
+@over_both
 def test_messages_are_read_while_the_conversation_is_busy() -> None:
     """Otherwise pongs would wait behind them, and the keepalive would close a healthy connection."""
 
@@ -282,6 +302,7 @@ def test_messages_are_read_while_the_conversation_is_busy() -> None:
     run(scenario, manager=FakeManager(conversation=wait_then_count))
 
 
+@over_both
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -308,6 +329,31 @@ def test_what_was_queued_is_sent_before_the_reason_of_the_end(error: DuplexError
         assert code_of(await closed(peer)) == code
 
     run(scenario, manager=FakeManager(conversation=say_goodbye))
+
+
+@over_both
+def test_a_peer_that_reads_late_misses_nothing_and_nothing_overtakes() -> None:
+    n_messages = 200
+
+    async def talk(transport: Transport, manager: FakeManager) -> None:
+        for number in range(n_messages):
+            transport.send(SessionHeartbeatAck(event_id=f"{number}" + "x" * 100_000))
+            if number % 20 == 0:
+                await asyncio.sleep(0)
+        await anext(transport.events(), None)
+        transport.send(SessionHeartbeatAck(event_id="last"))
+
+    async def scenario(served: Served) -> None:
+        peer = await connect(served.ws_url, max_queue=1)
+        await served.manager.until(lambda: bool(served.manager.transports))
+        await asyncio.sleep(0.05)  # the peer does not read, and the sockets' buffers are full
+        assert served.manager.transports[0].stats()["queued_bytes"] > 0
+        await peer.send(HEARTBEAT)
+        numbers = [json.loads(await peer.recv())["event_id"].rstrip("x") for _ in range(n_messages + 1)]
+        assert numbers == [*map(str, range(n_messages)), "last"]
+        await closed(peer)
+
+    run(scenario, manager=FakeManager(conversation=talk), settings=Settings(send_queue_bytes=2**25))
 
 
 def test_every_error_has_a_close_code() -> None:
