@@ -22,7 +22,7 @@ from duplex_server.config import Settings
 from duplex_server.metrics import Metrics
 from duplex_server.security import Gate
 from duplex_server.session.manager import Hello, Place, SessionManager
-from duplex_server.session.transport import MediaAudio, MediaFrame, Transport
+from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
 from duplex_server.transports.http import create_app
 from duplex_server.transports.listening import server_options
 from duplex_server.types import OUTPUT_RATE_HZ, ModelSpec, Pcm, SessionSetup
@@ -55,7 +55,8 @@ class _Echoes:
             transport.send(event)
         chunk_samples = transport.traits.chunk_ms * OUTPUT_RATE_HZ // 1000
         waiting: list[Pcm] = []
-        async for received in transport.events():
+
+        def take(received: Received) -> None:
             assert not isinstance(received, MediaAudio | MediaFrame | Exception), received
             for request in dialogue.receive(received).requests:
                 assert isinstance(request, AppendAudio)
@@ -64,6 +65,8 @@ class _Echoes:
                     for event in dialogue.audio(_TURN, np.concatenate(waiting)):
                         transport.send(event)
                     waiting.clear()
+
+        await transport.events().for_each(take)
         await transport.close()
 
 

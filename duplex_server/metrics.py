@@ -75,7 +75,7 @@ class Metrics:
         self._refused = self._counter("connections_refused", "Connections not let in.", ("transport", "reason"))
         self._closed = self._counter("connections_closed", "Connections that ended.", ("transport", "reason"))
         self._bytes = self._counter("network_bytes", "Bytes moved.", ("transport", "direction"))
-        self._moved: dict[tuple[str, str], Counter] = {}  # of _bytes, by its labels
+        self._moved: dict[str, tuple[Counter, Counter]] = {}  # of _bytes, by transport: received, sent
         self._stall_s = self._histogram("loop_stall_seconds", "How late the event loop came to a timer.", _STALLS_S)
 
     def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
@@ -137,11 +137,15 @@ class Metrics:
 
     def bytes_moved(self, transport: str, received: int, sent: int) -> None:
         """So many bytes moved since the last call."""
-        for direction, n_bytes in (("received", received), ("sent", sent)):
-            if n_bytes:  # called for every message, and finding a counter by its labels costs as much as reading one
-                key = transport, direction
-                counter = self._moved.get(key) or self._moved.setdefault(key, self._bytes.labels(*key))
-                counter.inc(n_bytes)
+        # Called for every message, and finding a counter by its labels costs as much as reading one.
+        counters = self._moved.get(transport)
+        if counters is None:
+            counters = self._bytes.labels(transport, "received"), self._bytes.labels(transport, "sent")
+            self._moved[transport] = counters
+        if received:
+            counters[0].inc(received)
+        if sent:
+            counters[1].inc(sent)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 BROAD_EXCEPTS = {
     "session/manager.py": "the border of a session: a bug ends one session, is logged and counted, and no other",
     "engine/runner.py": "the border of the model's thread: whatever a model raises loses its rows, not the server",
+    "transports/mailbox.py": "what a reader raises while it is called by whoever puts is carried to the reader's task",
     "transports/calls.py": "the border of a WebRTC call, before a session is there and after it has ended",
 }
 WALL_CLOCK = {

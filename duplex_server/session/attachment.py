@@ -11,10 +11,11 @@ import asyncio
 import dataclasses
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from duplex_server.errors import DuplexError
-from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport, TransportTraits
+from duplex_server.session.transport import EventStream, MediaAudio, MediaFrame, Received, Transport, TransportTraits
 from duplex_server.session.unheard import Unheard
 from duplex_server.types import Pcm
 from duplex_server.wire.events import (
@@ -84,44 +85,21 @@ class Attachment:
         """How audio leaves; the same for all connections of a session."""
         return self._transport.traits
 
-    def events(self) -> Attachment:
-        """Iterate over what the peer sends, over all its connections; ends when it left or :meth:`close` was called."""
-        return self
+    async def receive(self, take: Callable[[Received], None]) -> None:
+        """Call a function with all that the peer sends, over all its connections, in the moment in which it comes.
 
-    def __aiter__(self) -> Attachment:
-        return self
-
-    async def __anext__(self) -> Received:
-        """Wait for what the peer sends next. Cancelled, it leaves everything as it was.
-
-        Raises:
-            StopAsyncIteration: the peer left, or the session closed.
+        Returns when it left or :meth:`close` was called. What ``take`` raises is raised here, and ends it.
         """
         if self._first is not None:
             first, self._first = self._first, None
             self._n_received += 1
-            return first
-        while True:
+            take(first)
+        present = True
+        while present:
             events = self._events
-            try:
-                received = await anext(events)
-            except StopAsyncIteration:
-                if events is self._events:
-                    await self._await_return()
-                continue
-            if events is not self._events:  # a rest of the old connection; the peer sends it again
-                continue
-            if isinstance(received, MediaAudio):
-                return self._place(received)
-            if isinstance(received, MediaFrame):
-                return received
-            self._n_received += 1
-            del self._tokens[1:]  # it acts on session.resumed, so it has the new token
-            if isinstance(received, SessionEventAck):
-                if self._journal is not None:
-                    self._journal.forget(received.server_event_seq)
-                continue
-            return received
+            await events.for_each(partial(self._pass_on, events, take))
+            if events is self._events:
+                present = await self._returns()
 
     def send(self, event: ServerEvent) -> None:
         """Send an event, or keep it for the peer's return."""
@@ -230,22 +208,31 @@ class Attachment:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    async def _await_return(self) -> None:
-        """The connection has ended: wait for another one, if the peer may come back.
+    def _pass_on(self, events: EventStream, take: Callable[[Received], None], received: Received) -> None:
+        if events is not self._events:  # a rest of the old connection; the peer sends it again
+            return
+        if isinstance(received, MediaAudio):
+            take(self._place(received))
+            return
+        if not isinstance(received, MediaFrame):
+            self._n_received += 1
+            del self._tokens[1:]  # it acts on session.resumed, so it has the new token
+            if isinstance(received, SessionEventAck):
+                if self._journal is not None:
+                    self._journal.forget(received.server_event_seq)
+                return
+        take(received)
 
-        Raises:
-            StopAsyncIteration: it may not, or the session was closed meanwhile.
-        """
+    async def _returns(self) -> bool:
+        """Wait, after the connection has ended, for another one; return whether it came."""
         if self._closed or self._journal is None or not self._transport.lost:
-            raise StopAsyncIteration
+            return False
         self.attached = False
         self._released.set()
         events = self._events
-        while events is self._events:
-            self._return.clear()
-            await self._return.wait()
-            if self._closed:
-                raise StopAsyncIteration
+        self._return.clear()
+        await self._return.wait()
+        return events is not self._events
 
     def _send_kept(self, pcm: Pcm) -> None:
         self._unheard.note(pcm, asyncio.get_running_loop().time())

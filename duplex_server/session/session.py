@@ -2,9 +2,9 @@
 
 Every decision is made by a plain object (timeline, turns, playout, dialogue); this file moves values between them.
 
-    transport.events → read → timeline ─ beat ─→ voice windows → turns
-                                          │
-                                          └──→ units → feed → slot
+    transport.receive → read → timeline ─ beat ─→ voice windows → turns
+                                           │
+                                           └──→ units → feed → slot
     transport ← beat ← playout ← drain ← slot.outputs
 
 Knows nothing about JSON, codecs, or who may enter.
@@ -113,7 +113,7 @@ class Session:
                 self._reporting.tell_limits(self._began_s)
                 jobs = (self._beat, self._feed, self._drain, self._camera.look)
                 running = [tasks.create_task(job(), name=f"{self.session_id}:{job.__name__}") for job in jobs]
-                await self._read()
+                await self._transport.receive(self._read)
                 for task in running:
                     task.cancel()
         finally:
@@ -139,10 +139,9 @@ class Session:
             input=self._timeline.statistics,
         )
 
-    async def _read(self) -> None:
-        async for received in self._transport.events():
-            self._receive(received)
-            self._reporting.follow_wishes()
+    def _read(self, received: Received) -> None:
+        self._receive(received)
+        self._reporting.follow_wishes()
 
     def _receive(self, received: Received) -> None:
         match received:

@@ -5,7 +5,7 @@ Knows nothing about turns, models or who may enter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from duplex_server.errors import ClientError, DuplexError
 from duplex_server.types import Pcm
 from duplex_server.wire.events import ClientEvent, ServerEvent
 
-__all__ = ["MediaAudio", "MediaFrame", "Received", "Transport", "TransportTraits"]
+__all__ = ["EventStream", "MediaAudio", "MediaFrame", "Received", "Transport", "TransportTraits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,21 @@ class MediaFrame:
 Received = ClientEvent | MediaAudio | MediaFrame | ClientError
 """What a transport's event stream yields. A :class:`ClientError` stands for a message that could not be decoded: the
 session answers it with an ``error`` event and goes on."""
+
+
+class EventStream(Protocol):
+    """What one peer sends, for one reader. It ends, without an error, when the peer is gone or the transport closed."""
+
+    def __aiter__(self) -> AsyncIterator[Received]: ...
+
+    def __anext__(self) -> Awaitable[Received]: ...
+
+    async def for_each(self, take: Callable[[Received], None]) -> None:
+        """Call a function with each item in the moment in which it comes, without a task's turn; return at the end.
+
+        What ``take`` raises is raised here, and ends it. Cancelled, it leaves what was not taken.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +95,11 @@ class Transport(Protocol):
         """When something last arrived from the peer, loop time; only with ``traits.media_track``."""
         ...
 
-    def events(self) -> AsyncIterator[Received]:
-        """Iterate over what the peer sends; ends, without an error, when the peer is gone or :meth:`close` was called.
+    def events(self) -> EventStream:
+        """Return what the peer sends.
 
-        The transport always keeps reading its socket, whether or not this iterator is being advanced; what it reads
-        waits in a bounded queue.
+        The transport always keeps reading its socket, whether or not anybody takes; what it reads waits in a bounded
+        queue.
         """
         ...
 

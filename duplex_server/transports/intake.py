@@ -6,6 +6,7 @@ Knows nothing about where it came from.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
@@ -23,7 +24,7 @@ MAX_ITEMS = 4096
 
 
 class Intake:
-    """The event stream of one connection; an async iterator with one reader.
+    """The event stream of one connection: an :class:`~duplex_server.session.transport.EventStream` with one reader.
 
     Args:
         max_message_bytes: longest message that is decoded; twice as much may wait.
@@ -88,19 +89,49 @@ class Intake:
             StopAsyncIteration: the stream has ended.
         """
         if self._n_dropped:
-            n_dropped, self._n_dropped = self._n_dropped, 0
-            return LimitExceeded(
-                f"{n_dropped} messages came faster than the server can take them, and were dropped.",
-                limit="max_message_bytes",
-                value=f"{self._max_message_bytes} bytes",
-                code="input_backpressure",
-            )
+            return self._told_of_dropped()
         while not self._decoded:
             item = await anext(self._mailbox)
             if not isinstance(item, str):
                 return item
-            try:
-                self._decoded.extend(self._dialect.receive(item, max_bytes=self._max_message_bytes))
-            except InvalidEvent as error:
+            if (error := self._decode(item)) is not None:
                 return error
         return self._decoded.popleft()
+
+    async def for_each(self, take: Callable[[Received], None]) -> None:
+        """Call a function with each item: with what waits, and with what comes as soon as it comes.
+
+        Returns when the stream has ended. What ``take`` raises is raised here; like a cancellation, it leaves what was
+        not taken.
+        """
+
+        def take_item(item: str | Received) -> None:
+            if not isinstance(item, str):
+                take(item)
+            elif (error := self._decode(item)) is not None:
+                take(error)
+            while self._decoded:
+                take(self._decoded.popleft())
+
+        if self._n_dropped:
+            take(self._told_of_dropped())
+        while self._decoded:
+            take(self._decoded.popleft())
+        await self._mailbox.for_each(take_item)
+
+    def _decode(self, message: str) -> InvalidEvent | None:
+        """Decode a message for those who take; return what is wrong with it, if anything is."""
+        try:
+            self._decoded.extend(self._dialect.receive(message, max_bytes=self._max_message_bytes))
+        except InvalidEvent as error:
+            return error
+        return None
+
+    def _told_of_dropped(self) -> LimitExceeded:
+        n_dropped, self._n_dropped = self._n_dropped, 0
+        return LimitExceeded(
+            f"{n_dropped} messages came faster than the server can take them, and were dropped.",
+            limit="max_message_bytes",
+            value=f"{self._max_message_bytes} bytes",
+            code="input_backpressure",
+        )

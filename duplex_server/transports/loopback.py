@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from duplex_server.errors import ClientError, DuplexError
+from duplex_server.session.transport import EventStream
 from duplex_server.transports.base import MediaAudio, MediaFrame, Received, TransportTraits
 from duplex_server.transports.mailbox import Mailbox
 from duplex_server.types import Pcm
@@ -247,7 +248,7 @@ class LoopbackTransport:
         """When something last arrived from the peer."""
         return self.peer._heard_s
 
-    def events(self) -> AsyncIterator[Received]:
+    def events(self) -> EventStream:
         """Iterate over what the peer sent; ends when it has left or :meth:`close` was called."""
         return self._inbox
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 __all__ = ["Mailbox"]
@@ -28,7 +29,9 @@ class Mailbox(Generic[T]):
         self._waiting: deque[tuple[T, int]] = deque()  # bounded by put(), which refuses when full
         self._n_bytes = 0
         self._closed = False
-        self._arrival: asyncio.Future[None] | None = None
+        self._arrival: asyncio.Future[None] | None = None  # what the reader waits for
+        self._take: Callable[[T], None] | None = None  # of a reader that is called
+        self._taking = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -64,9 +67,42 @@ class Mailbox(Generic[T]):
             self._n_bytes = 0
         self._wake()
 
+    async def for_each(self, take: Callable[[T], None]) -> None:
+        """Call a function with each item, oldest first: with what waits, and with what comes as soon as it is put.
+
+        Returns when the mailbox is closed and empty. What ``take`` raises is raised here, not where items are put; like
+        a cancellation, it leaves in the mailbox what was not taken.
+        """
+        assert self._arrival is None, "a mailbox has one reader"
+        self._take, self._arrival = take, asyncio.get_running_loop().create_future()
+        try:
+            self._wake()
+            await self._arrival
+        finally:
+            self._take = self._arrival = None
+
     def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+        arrival = self._arrival
+        if arrival is None or arrival.done():
+            return
+        if self._take is None:
+            arrival.set_result(None)
+        elif not self._taking:  # otherwise the loop below comes to what was put
+            self._hand_over(self._take, arrival)
+
+    def _hand_over(self, take: Callable[[T], None], arrival: asyncio.Future[None]) -> None:
+        self._taking = True
+        try:
+            while self._waiting:
+                item, n_bytes = self._waiting.popleft()
+                self._n_bytes -= n_bytes
+                take(item)
+        except Exception as error:  # noqa: BLE001 - is the reader's
+            arrival.set_exception(error)
+        finally:
+            self._taking = False
+        if self._closed and not arrival.done():
+            arrival.set_result(None)
 
     def __aiter__(self) -> Mailbox[T]:
         return self

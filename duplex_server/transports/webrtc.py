@@ -22,7 +22,7 @@ from aiortc import (
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
 from duplex_server.errors import DuplexError, InvalidEvent, SlowPeer
-from duplex_server.session.transport import Received, TransportTraits
+from duplex_server.session.transport import EventStream, TransportTraits
 from duplex_server.transports.intake import Intake
 from duplex_server.transports.listeners import Listeners
 from duplex_server.transports.observer import TransportObserver
@@ -233,7 +233,7 @@ class WebRtcTransport:
         """When a packet last arrived from the peer, loop time."""
         return self._arrived_s
 
-    def events(self) -> AsyncIterator[Received]:
+    def events(self) -> EventStream:
         """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
         self._intake.listen()
         return self._intake

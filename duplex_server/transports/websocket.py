@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duplex_server.errors import AuthError, CapacityError, DuplexError, SessionExpired, SlowPeer
-from duplex_server.session.transport import Received, TransportTraits
+from duplex_server.session.transport import EventStream, TransportTraits
 from duplex_server.transports.continuous import ContinuousVoice
 from duplex_server.transports.intake import Intake
 from duplex_server.transports.mailbox import Mailbox
@@ -158,7 +158,7 @@ class WebSocketTransport:
         """Not for this transport."""
         raise AssertionError("a WebSocket has no media track")
 
-    def events(self) -> AsyncIterator[Received]:
+    def events(self) -> EventStream:
         """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
         return self._intake
 

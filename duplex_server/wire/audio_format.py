@@ -21,6 +21,9 @@ G711_RATE_HZ = 8_000
 """Source: ITU-T G.711 §2."""
 
 _FULL_SCALE = 32_768.0
+_PCM16 = np.dtype("<i2")
+_SAMPLE = np.float32(1 / _FULL_SCALE)
+"""What one step of int16 is; a power of two, so that a product with it is exact."""
 
 
 class AudioFormat(msgspec.Struct, kw_only=True, frozen=True):
@@ -71,10 +74,11 @@ class AudioIntake:
             return g711.alaw_decode(encoded)
         if self._odd:
             encoded = self._odd + encoded
-        whole_bytes = len(encoded) & ~1
-        self._odd = encoded[whole_bytes:]
-        pcm16 = np.frombuffer(encoded, dtype="<i2", count=whole_bytes // 2)
-        return pcm16.astype(np.float32) / np.float32(_FULL_SCALE)
+            self._odd = b""
+        if len(encoded) & 1:
+            self._odd, encoded = encoded[-1:], encoded[:-1]
+        pcm: Pcm = np.frombuffer(encoded, _PCM16) * _SAMPLE
+        return pcm
 
     def reset(self) -> None:
         """Forget a carried byte: the next append starts a new stream."""

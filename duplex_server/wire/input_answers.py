@@ -5,6 +5,8 @@ Knows nothing about who speaks when.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from duplex_server.errors import InvalidEvent
 from duplex_server.wire.audio_format import AudioFormat, AudioIntake
 from duplex_server.wire.client_events import InputAudioBufferAppend, InputImageBufferAppend
@@ -43,19 +45,23 @@ class InputAnswers:
 
     def append(self, event: InputAudioBufferAppend) -> Reply:
         """Take audio, and the pictures that came with it."""
+        frames = self._pictures(event.video_frames) if event.video_frames else []
         requests: list[Request] = []
-        frames = [
-            decode_picture(frame, param=f"video_frames[{index}]", max_bytes=self._image_max_bytes)
-            for index, frame in enumerate(event.video_frames or ())
-        ]
         if event.force_listen:
             requests.append(BargeIn())
         pcm = self._intake.decode(event.audio)
         if len(pcm):
             self._uncommitted_samples += len(pcm)
             requests.append(AppendAudio(pcm, self._intake.format.rate_hz))
-        requests += [AppendImage(frame, None, event.event_id) for frame in frames]
-        return Reply(requests=requests)
+        for frame in frames:
+            requests.append(AppendImage(frame, None, event.event_id))
+        return Reply((), requests)
+
+    def _pictures(self, encoded: Sequence[str]) -> list[bytes]:
+        return [
+            decode_picture(frame, param=f"video_frames[{index}]", max_bytes=self._image_max_bytes)
+            for index, frame in enumerate(encoded)
+        ]
 
     def append_picture(self, event: InputImageBufferAppend) -> Reply:
         """Take a picture."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
 from duplex_server.transports.intake import MAX_ITEMS, Intake
 from duplex_server.wire.dialect import RealtimeDialect
-from duplex_server.wire.events import SessionHeartbeat
+from duplex_server.wire.events import ClientEvent, SessionHeartbeat
 from tests.helpers.virtual_time import run
 
 HEARTBEAT = '{"type": "session.heartbeat"}'
@@ -123,3 +124,63 @@ def test_a_cancelled_reader_loses_nothing() -> None:
         return await anext(intake)
 
     assert isinstance(run(scenario()), SessionHeartbeat)
+
+
+def test_a_function_is_called_with_what_messages_mean_in_the_moment_they_come() -> None:
+    async def scenario() -> None:
+        intake = Intake(1000, RealtimeDialect())
+        taken: list[Received] = []
+        for _ in range(MAX_ITEMS + 7):
+            intake.put_message(HEARTBEAT)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intake.for_each(taken.append))
+            await asyncio.sleep(0)
+            assert isinstance(taken[0], LimitExceeded)
+            n_waited = len(taken)
+            intake.put_message("{")
+            intake.put_message(HEARTBEAT)
+            intake.put_media(MediaAudio(np.zeros(320, np.float32), 0))
+            assert [type(item) for item in taken[n_waited:]] == [InvalidEvent, SessionHeartbeat, MediaAudio]
+            intake.close()
+
+    run(scenario())
+
+
+class _Twice(RealtimeDialect):
+    """Makes two events of each message."""
+
+    def receive(self, text: str, *, max_bytes: int) -> Sequence[ClientEvent]:
+        return [*super().receive(text, max_bytes=max_bytes)] * 2
+
+
+def test_the_rest_of_a_message_can_be_dropped_in_the_middle_of_it() -> None:
+    async def scenario() -> int:
+        intake = Intake(1000, _Twice())
+        taken: list[Received] = []
+
+        def take(received: Received) -> None:
+            taken.append(received)
+            if len(taken) > 3:
+                intake.drop_rest()
+
+        for _ in range(3):
+            intake.put_message(HEARTBEAT)
+        assert await anext(intake)
+        intake.close()
+        await intake.for_each(take)
+        return len(taken)
+
+    assert run(scenario()) == 1 + 2 + 1
+
+
+def test_a_message_half_taken_waits_for_the_function() -> None:
+    async def scenario() -> int:
+        intake = Intake(1000, _Twice())
+        intake.put_message(HEARTBEAT)
+        await anext(intake)
+        intake.close()
+        taken: list[Received] = []
+        await intake.for_each(taken.append)
+        return len(taken)
+
+    assert run(scenario()) == 1

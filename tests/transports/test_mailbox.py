@@ -79,3 +79,100 @@ def test_a_cancelled_reader_loses_nothing() -> None:
         return await anext(box)
 
     assert asyncio.run(scenario()) == 3
+
+
+def test_a_function_is_called_with_what_waits_and_with_what_is_put_at_once() -> None:
+    async def scenario() -> None:
+        box: Mailbox[int] = Mailbox(limit_items=5, limit_bytes=10)
+        taken: list[int] = []
+        box.put(1, 10)
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(box.for_each(taken.append))
+            await asyncio.sleep(0)
+            assert taken == [1]
+            assert box.put(2, 10)
+            assert box.put(3, 10)
+            assert taken == [1, 2, 3]
+            await asyncio.sleep(0)
+            assert not reading.done()
+            box.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_put_while_another_is_taken_comes_after_it() -> None:
+    async def scenario() -> list[str]:
+        box: Mailbox[int] = Mailbox(limit_items=5, limit_bytes=0)
+        told: list[str] = []
+
+        def take(item: int) -> None:
+            told.append(f"begin {item}")
+            if item < 3:
+                box.put(item + 1)
+            else:
+                box.close()
+            told.append(f"end {item}")
+
+        box.put(1)
+        await box.for_each(take)
+        return told
+
+    assert asyncio.run(scenario()) == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
+
+
+@pytest.mark.parametrize("when", ["waiting", "later"])
+def test_what_the_function_raises_is_its_readers_and_the_rest_stays(when: str) -> None:
+    async def scenario() -> int:
+        box: Mailbox[int] = Mailbox(limit_items=5, limit_bytes=0)
+
+        def take(item: int) -> None:
+            raise ZeroDivisionError(item)
+
+        async def fail() -> None:
+            with pytest.raises(ZeroDivisionError, match="1"):
+                await box.for_each(take)
+
+        async with asyncio.TaskGroup() as tasks:
+            if when == "waiting":
+                box.put(1)
+            tasks.create_task(fail())
+            await asyncio.sleep(0)
+            if when == "later":
+                box.put(1)
+            assert box.put(2)
+        return await anext(box)
+
+    assert asyncio.run(scenario()) == 2
+
+
+def test_a_cancelled_reader_that_is_called_loses_nothing() -> None:
+    async def scenario() -> int:
+        box: Mailbox[int] = Mailbox(limit_items=5, limit_bytes=0)
+        taken: list[int] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await box.for_each(taken.append)
+        box.put(3)
+        assert not taken
+        return await anext(box)
+
+    assert asyncio.run(scenario()) == 3
+
+
+@pytest.mark.parametrize("discard", [True, False])
+def test_close_ends_a_reader_that_is_called(discard: bool) -> None:
+    async def scenario() -> list[int]:
+        box: Mailbox[int] = Mailbox(limit_items=5, limit_bytes=0)
+        taken: list[int] = []
+
+        def take(item: int) -> None:
+            taken.append(item)
+            box.close(discard=discard)
+
+        box.put(1)
+        box.put(2)
+        await box.for_each(take)
+        await box.for_each(take)
+        return taken
+
+    assert asyncio.run(scenario()) == ([1] if discard else [1, 2])
