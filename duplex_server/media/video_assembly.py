@@ -29,8 +29,8 @@ REORDERING_S = 0.1
 STALE_S = 0.25
 """A picture of which nothing has come for so long, while others began, is not going to be whole."""
 
-_MAX_JUMP = 3000
-"""A sequence number further ahead belongs to a sender that began anew. Source: MAX_DROPOUT of RFC 3550 A.1."""
+_MAX_AHEAD, _MAX_BEHIND = 3000, 100
+"""A number further away is that of a sender that began anew. Source: MAX_DROPOUT and MAX_MISORDER of RFC 3550 A.1."""
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class PictureAssembler:
             self._highest, self._newest_timestamp = packet.sequence_number, packet.timestamp
             return self._highest
         number = self._highest + signed16(packet.sequence_number - self._highest)
-        if abs(number - self._highest) > _MAX_JUMP:
+        if not -_MAX_BEHIND <= number - self._highest <= _MAX_AHEAD:
             self._lose()
             self._partials.clear()
             self._n_held = self._held_bytes = 0

@@ -22,6 +22,11 @@ class VideoCodec(enum.Enum):
     VP8 = "VP8"
     H264 = "H264"
 
+    @classmethod
+    def named(cls, encoding: str) -> VideoCodec | None:
+        """Return the codec with this encoding name, which SDP may write in any case (RFC 4855 §3); None for others."""
+        return next((codec for codec in cls if codec.value == encoding.upper()), None)
+
 
 class Fragment(NamedTuple):
     """What one RTP packet holds of one picture."""

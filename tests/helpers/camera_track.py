@@ -51,7 +51,8 @@ class FilmCamera:
     """A camera behind aiortc's own encoder; the n-th picture's brightness is ``16 + n % 200``.
 
     Attributes:
-        n_keys: key pictures that were asked for.
+        n_keys: key pictures that were made.
+        n_shot: pictures that were taken.
     """
 
     def __init__(self, codec: VideoCodec, *, width: int = 160, height: int = 120, per_s: float = 30.0) -> None:
@@ -60,7 +61,7 @@ class FilmCamera:
         self._size = width, height
         self._step = round(_CLOCK_HZ / per_s)
         self._sequence = 65_500  # it wraps soon
-        self._n_shot = 0
+        self.n_shot = 0
         self._key_wanted = True
         self.n_keys = 0
 
@@ -75,14 +76,14 @@ class FilmCamera:
 
     def shoot(self) -> list[RtpPacket]:
         """Take the next picture, and return its packets."""
-        frame = av.VideoFrame.from_ndarray(scene(self.grey(self._n_shot), *self._size), format="rgb24")
-        frame.pts, frame.time_base = self._n_shot * self._step, fractions.Fraction(1, _CLOCK_HZ)
+        frame = av.VideoFrame.from_ndarray(scene(self.grey(self.n_shot), *self._size), format="rgb24")
+        frame.pts, frame.time_base = self.n_shot * self._step, fractions.Fraction(1, _CLOCK_HZ)
         payloads, timestamp = self._encoder.encode(frame, self._key_wanted)
         self.n_keys += self._key_wanted
         self._key_wanted = False
         packets = packets_of(payloads, timestamp + 2**32 - 90_000, self._sequence, self._payload_type)
         self._sequence = (self._sequence + len(packets)) % 65536
-        self._n_shot += 1
+        self.n_shot += 1
         return packets
 
 
