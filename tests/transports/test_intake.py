@@ -165,7 +165,7 @@ def test_the_rest_of_a_message_can_be_dropped_in_the_middle_of_it() -> None:
 
         for _ in range(3):
             intake.put_message(HEARTBEAT)
-        assert await anext(intake)
+        assert isinstance(await anext(intake), SessionHeartbeat)
         intake.close()
         await intake.for_each(take)
         return len(taken)
