@@ -38,7 +38,7 @@ class _Echoes:
 
     ready, draining, sessions, places = True, False, 0, 1000
 
-    def admit(self, *, queue: bool = False) -> Place:  # noqa: ARG002 - the manager's signature
+    async def admit(self, *, queue: bool = False) -> Place:  # noqa: ARG002 - the manager's signature
         """Let everybody in."""
         return Place(lambda: None)
 
