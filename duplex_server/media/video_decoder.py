@@ -1,6 +1,6 @@
 """Coded pictures to one small RGB array: FFmpeg's decoders, by PyAV.
 
-FFmpeg's own VP8 decoder is a seventh faster than libvpx. Knows nothing about packets, time or who looks. What is called
+FFmpeg's own VP8 decoder is a tenth faster than libvpx. Knows nothing about packets, time or who looks. What is called
 here takes milliseconds of one core: call it off the event loop.
 """
 

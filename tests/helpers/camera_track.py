@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fractions
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
@@ -48,17 +48,32 @@ def packets_of(
 
 
 class FilmCamera:
-    """A camera behind aiortc's own encoder; the n-th picture's brightness is ``16 + n % 200``.
+    """A camera behind aiortc's own encoder.
+
+    Args:
+        codec: what it encodes in.
+        width: of its pictures, pixels.
+        height: likewise.
+        per_s: pictures per second.
+        show: gives the n-th picture, uint8 ``[height, width, 3]``; by default one whose brightness is :meth:`grey`.
 
     Attributes:
         n_keys: key pictures that were made.
         n_shot: pictures that were taken.
     """
 
-    def __init__(self, codec: VideoCodec, *, width: int = 160, height: int = 120, per_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        codec: VideoCodec,
+        *,
+        width: int = 160,
+        height: int = 120,
+        per_s: float = 30.0,
+        show: Callable[[int], npt.NDArray[np.uint8]] | None = None,
+    ) -> None:
+        self._show = show or (lambda n: scene(self.grey(n), width, height))
         self._encoder = Vp8Encoder() if codec is VideoCodec.VP8 else H264Encoder()
         self._payload_type = PAYLOAD_TYPES[codec]
-        self._size = width, height
         self._step = round(_CLOCK_HZ / per_s)
         self._sequence = 65_500  # it wraps soon
         self.n_shot = 0
@@ -76,7 +91,7 @@ class FilmCamera:
 
     def shoot(self) -> list[RtpPacket]:
         """Take the next picture, and return its packets."""
-        frame = av.VideoFrame.from_ndarray(scene(self.grey(self.n_shot), *self._size), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(self._show(self.n_shot), format="rgb24")
         frame.pts, frame.time_base = self.n_shot * self._step, fractions.Fraction(1, _CLOCK_HZ)
         payloads, timestamp = self._encoder.encode(frame, self._key_wanted)
         self.n_keys += self._key_wanted

@@ -26,7 +26,8 @@ def test_of_many_pictures_the_last_is_returned(codec: VideoCodec) -> None:
     pictures = shot(FilmCamera(codec), codec, 40)
     decoder = VideoDecoder(max_px=MAX_PX, max_side_px=448)
     rgb = decoder.decode(pictures)
-    assert (rgb.shape, rgb.dtype) == ((120, 160, 3), np.uint8)
+    assert rgb.shape == (120, 160, 3)
+    assert rgb.dtype == np.uint8
     assert grey_of(rgb) == pytest.approx(FilmCamera.grey(39), abs=4)
 
 
@@ -44,7 +45,7 @@ def test_in_bulk_and_one_by_one_is_the_same(codec: VideoCodec) -> None:
 def test_what_is_decoded_is_what_aiortc_decodes(codec: VideoCodec) -> None:
     pictures = shot(FilmCamera(codec), codec, 6)
     reference = av.CodecContext.create("libvpx" if codec is VideoCodec.VP8 else "h264", "r")
-    frames = [frame for picture in pictures for frame in reference.decode(av.Packet(picture.coded))]  # type: ignore[attr-defined]
+    frames = [frame for picture in pictures for frame in reference.decode(av.Packet(picture.coded))]
     rgb = VideoDecoder(max_px=MAX_PX, max_side_px=448).decode(pictures)
     assert np.array_equal(rgb, frames[-1].to_ndarray(format="rgb24"))
 
