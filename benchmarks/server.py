@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 import psutil
@@ -44,20 +46,25 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(program: Sequence[str], flags: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
+def running(
+    program: Sequence[str], flags: Sequence[str], *, python: Path | None = None, core: int | None = None
+) -> Iterator[tuple[str, psutil.Process]]:
     """Start a server on a free port and stop it at the end of the block; yields its address and its process.
 
     Args:
-        program: what starts a server: ``["-m", "duplex_server", "serve"]``, run by this interpreter.
+        program: what starts a server: ``["-m", "duplex_server", "serve"]``, words for an interpreter.
         flags: more words for its command line.
+        python: the interpreter; None: this one.
+        core: the only one that it and its children may run on; None: all.
 
     Raises:
         ServerDied: it did not get ready.
     """
     port = free_port()
-    command = [sys.executable, *program, "--port", str(port), "--log-level", "warning", *flags]
+    command = [str(python or sys.executable), *program, "--port", str(port), "--log-level", "warning", *flags]
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said) as process:
+    pinned = None if core is None else lambda: os.sched_setaffinity(0, {core})  # before it has any thread
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said, preexec_fn=pinned) as process:
         try:
             _await_ready(process, url, said)
             yield url, psutil.Process(process.pid)

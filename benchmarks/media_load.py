@@ -1,0 +1,220 @@
+"""Many callers at once, at real-time pace: one step of :mod:`benchmarks.media`.
+
+While it is measured, callers do nothing but send what was encoded before and note what arrives; all else is worked out
+afterwards. Knows nothing about which server it calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import io
+import itertools
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from benchmarks.analysis import percentile
+from benchmarks.media_analysis import (
+    MATCH_RATE_HZ,
+    PACKET_S,
+    Match,
+    arrivals_of,
+    gap_s,
+    matches,
+    place,
+    returned_s,
+)
+from benchmarks.media_call import Call, Door, NoCall, called
+from benchmarks.media_speech import Track, decoded
+from benchmarks.media_steps import Step
+from benchmarks.server import Usage, usage
+
+__all__ = ["Plan", "matches_of", "measure", "photograph", "pin", "talk"]
+
+_SLOTS = 8
+"""Callers are spread over a packet's 20 ms in so many groups, so that they do not all speak at once."""
+_AT_ONCE = 4
+"""Callers that connect at the same time."""
+_EARS = 6
+"""Callers whose sound is listened to; packets of the others are only counted and timed."""
+_STRIDE = 37
+"""Each caller begins so many packets further in the track."""
+_MOST_DELAY_S = 4.0
+"""The longest delay that is looked for: a server ten times too late is still understood, not taken for a silent one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What each caller does, and for how long."""
+
+    track: Track
+    seconds: float
+    """How long is measured."""
+    settle_s: float
+    """How long callers speak before."""
+    picture: bytes | None = None
+    """A JPEG that each sends every second."""
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What was noted while callers spoke."""
+
+    start_s: float
+    end_s: float
+    before: Usage
+    after: Usage
+    own_cpu_s: float
+    lags_s: list[float] = field(default_factory=list)
+
+
+def pin(core: int | None) -> None:
+    """Keep this process on one core."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
+def photograph() -> bytes:
+    """Return a picture as a camera's still: a JPEG of 448 × 336 pixels, some 30 kB."""
+    coarse = np.random.default_rng(5).integers(0, 255, (42, 56, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((448, 336), Image.Resampling.BICUBIC).save(file, "JPEG", quality=75)
+    return file.getvalue()
+
+
+async def measure(url: str, server: psutil.Process, door: Door, n_sessions: int, plan: Plan) -> Step:
+    """Have some callers speak to a server that nobody else uses, and say what it cost and what they heard."""
+    empty = usage(server)
+    async with AsyncExitStack() as stack:
+        calls, trouble = await _connect(url, door, n_sessions, stack)
+        connected = usage(server)
+        measured = await _speak(calls, server, plan)
+        standing = sum(call.stands for call in calls)
+    step = _judge(calls, plan, (empty, connected), measured, n_sessions, standing)
+    return replace(step, trouble=trouble)
+
+
+async def _connect(url: str, door: Door, n_sessions: int, stack: AsyncExitStack) -> tuple[list[Call], str]:
+    calls: list[Call] = []
+    troubles: list[str] = []
+    ears = set(range(0, n_sessions, max(1, n_sessions // _EARS)))
+
+    async def connect(number: int) -> None:
+        try:
+            call = await stack.enter_async_context(called(url, door, listens=number in ears, first=_STRIDE * number))
+        except NoCall as error:
+            troubles.append(str(error))
+            return
+        calls.append(call)
+
+    for first in range(0, n_sessions, _AT_ONCE):
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(first, min(n_sessions, first + _AT_ONCE)):
+                tasks.create_task(connect(number))
+    return calls, troubles[0] if troubles else ""
+
+
+async def _speak(calls: Sequence[Call], server: psutil.Process, plan: Plan) -> _Measured:
+    lags_s: list[float] = []
+    async with asyncio.TaskGroup() as tasks:
+        talking = [tasks.create_task(talk(calls, plan.track, lags_s))]
+        if plan.picture is not None:
+            talking.append(tasks.create_task(_show(calls, plan.picture)))
+        await asyncio.sleep(plan.settle_s)
+        lags_s.clear()
+        gc.collect()
+        gc.disable()  # a collection of all the packets that are kept would be taken for the server's lateness
+        before, own_s, start_s = usage(server), time.process_time(), time.monotonic()
+        await asyncio.sleep(plan.seconds)
+        end_s, own_cpu_s, after = time.monotonic(), time.process_time() - own_s, usage(server)
+        gc.enable()
+        for task in talking:
+            task.cancel()
+    return _Measured(start_s, end_s, before, after, own_cpu_s, lags_s)
+
+
+async def talk(calls: Sequence[Call], track: Track, lags_s: list[float]) -> None:
+    """Send packets for all callers by absolute deadlines, until cancelled; notes how late each group was."""
+    slot_s = PACKET_S / _SLOTS
+    began_s = time.monotonic()
+    for tick in itertools.count():
+        due_s = began_s + tick * slot_s
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        lags_s.append(time.monotonic() - due_s)
+        for call in calls[tick % _SLOTS :: _SLOTS]:
+            call.send(track.packet(call.first + call.number))
+
+
+async def _show(calls: Sequence[Call], picture: bytes) -> None:
+    """Send each caller's picture once a second, one caller after the other."""
+    message = json.dumps({"type": "input_image_buffer.append", "image": base64.b64encode(picture).decode()})
+    began_s = time.monotonic()
+    for number in itertools.count():
+        due_s = began_s + number / len(calls)
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        calls[number % len(calls)].show(message)
+
+
+def _judge(
+    calls: Sequence[Call],
+    plan: Plan,
+    usages: tuple[Usage, Usage],
+    measured: _Measured,
+    n_sessions: int,
+    n_standing: int,
+) -> Step:
+    empty, connected = usages
+    seconds = measured.end_s - measured.start_s
+    gaps, delays_s = [], []
+    for call in calls:
+        arrivals, _ = arrivals_of(call.packets)
+        inside = arrivals.between(measured.start_s, measured.end_s)
+        missing_s = plan.track.speech_share * seconds - returned_s(inside) - PACKET_S
+        pauses = plan.track.speech_share < 1
+        gaps.append(min(1.0, max(gap_s(inside, pauses=pauses), missing_s, 0.0) / seconds))
+        if call.listens:
+            found = matches_of(call, plan.track, call.payloads())
+            delays_s += [match.delay_s for match in found if measured.start_s <= match.sent_s < measured.end_s]
+    cpu_s = sum(measured.after.cpu_s.values()) - sum(measured.before.cpu_s.values())
+    n_calls = max(1, len(calls))
+    return Step(
+        n_sessions=n_sessions,
+        n_connected=min(len(calls), n_standing),
+        seconds=seconds,
+        gap_share=float(np.mean(gaps)) if gaps else 1.0,
+        worst_gap_share=max(gaps, default=1.0),
+        delay_p50_s=percentile(delays_s, 50) if delays_s else None,
+        delay_p95_s=percentile(delays_s, 95) if delays_s else None,
+        core_share=cpu_s / seconds,
+        cpu_ms=1000 * cpu_s / seconds / n_calls,
+        memory_mb=(measured.after.memory_bytes - empty.memory_bytes) / n_calls / 1e6,
+        connect_cpu_ms=1000 * (sum(connected.cpu_s.values()) - sum(empty.cpu_s.values())) / n_calls,
+        connect_s=float(np.mean([call.connect_s for call in calls])) if calls else 0.0,
+        load_share=measured.own_cpu_s / seconds,
+        late_p99_s=percentile(measured.lags_s, 99) if measured.lags_s else 0.0,
+    )
+
+
+def matches_of(call: Call, track: Track, payloads: Sequence[tuple[float, bytes, bytes]]) -> list[Match]:
+    """Decode what a caller heard and sent, and find the one in the other. Takes a second for a minute of a call.
+
+    Args:
+        call: a caller that listened, and began with the track's packet ``call.first``.
+        track: what it said.
+        payloads: of the call.
+    """
+    arrivals, order = arrivals_of([(at_s, header) for at_s, header, _ in payloads])
+    heard, holder = place(decoded([payloads[number][2] for number in order], MATCH_RATE_HZ), arrivals.stamp)
+    arrivals_s = np.append(arrivals.at_s, np.nan)[holder]
+    sent = decoded([track.packet(call.first + number) for number in range(len(call.departures_s))], MATCH_RATE_HZ)
+    departures_s = np.array(call.departures_s)
+    return matches(np.concatenate(sent), departures_s, heard, arrivals_s, most_s=_MOST_DELAY_S) if sent else []
