@@ -5,7 +5,7 @@ Knows nothing about encoders, speech or sessions: embeddings come in; token ids 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -17,7 +17,17 @@ from duplex_server.models.minicpmo.options import BESIDE_INPUT_TOKENS
 from duplex_server.models.minicpmo.rows import DuplexRow, Fed
 from duplex_server.models.minicpmo.sampling import Choice, Sampler, SamplingOptions
 from duplex_server.models.minicpmo.tokens import SPECIAL
-from duplex_server.models.minicpmo.units import Event, Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput, embedded
+from duplex_server.models.minicpmo.units import (
+    Compacted,
+    Event,
+    Head,
+    RowFull,
+    SaidToken,
+    TurnCut,
+    UnitEnd,
+    UnitInput,
+    embedded,
+)
 from duplex_server.models.minicpmo.window import UnitRecord, Window, WindowOptions
 from duplex_server.types import Floor
 
@@ -150,6 +160,10 @@ class DuplexLoop:
         """Return the complete units that are in a row's cache, oldest first."""
         return tuple(self._open[row].window.units)
 
+    def length(self, row: int) -> int:
+        """Return the positions that a row's conversation takes, the end of its last unit included."""
+        return self.cache.lengths[row] + len(self._open[row].row.tail)
+
     def generator(self, row: int) -> torch.Generator:
         """Return a row's random numbers, for whoever draws in the same conversation."""
         return self._open[row].generator
@@ -157,17 +171,21 @@ class DuplexLoop:
     # -- units --------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def step(self, inputs: Sequence[UnitInput]) -> Iterator[Event]:
+    def step(self, inputs: Sequence[UnitInput], taken_in: Callable[[], None] = lambda: None) -> Iterator[Event]:
         """Take a unit of each of some rows, and decide.
 
+        Args:
+            inputs: the units.
+            taken_in: called when the rows' input is in the cache and their first tokens are chosen.
+
         Yields:
-            For each row at most one :class:`TurnCut` of the turn that was open, then its tokens as they are decided,
-            perhaps the :class:`TurnCut` of a turn given up meanwhile, and :class:`UnitEnd` once the row has decided;
-            or :class:`RowFull`.
+            For each row at most one :class:`TurnCut` of the turn that was open and :class:`Compacted`, then its tokens
+            as they are decided, perhaps the :class:`TurnCut` of a turn given up meanwhile, and :class:`UnitEnd` once
+            the row has decided; or :class:`RowFull`.
         """
         for given in inputs:
             yield from self._end_turns(given)
-        self._slide([given.row for given in inputs])
+        yield from self._slide([given.row for given in inputs])
         going = []
         for given in inputs:
             if self._fits(given):
@@ -183,7 +201,7 @@ class DuplexLoop:
                 going.remove(victim)
                 yield RowFull(victim.row, of_memory=True)
             else:
-                yield from self._decide(going, states)
+                yield from self._decide(going, states, taken_in)
                 return
 
     @torch.inference_mode()
@@ -227,15 +245,16 @@ class DuplexLoop:
             found.row.close_turn()
         return TurnCut(row, found.row.turn)
 
-    def _slide(self, rows: Sequence[int]) -> None:
+    def _slide(self, rows: Sequence[int]) -> Iterator[Compacted]:
         """Drop units of those rows where it is due, after their last unit was completed as it always was."""
-        due = []
+        due = {}
         for row in rows:
             found = self._open[row]
-            n_tail = len(found.row.tail)
-            if found.window.due(self.cache.lengths[row] + n_tail, with_unit=n_tail > 0):
-                due.append(row)
-        self.settle(due)
+            if found.window.due(self.length(row), with_unit=bool(found.row.tail)):
+                due[row] = self.length(row)
+        self.settle(list(due))
+        for row, before in due.items():
+            yield Compacted(row, before, self.length(row))
 
     def _complete(self, row: int, end: int) -> None:
         """Take note of a row's newest unit, which ends before position ``end``."""
@@ -281,14 +300,15 @@ class DuplexLoop:
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
-    def _decide(self, inputs: Sequence[UnitInput], states: Tensor) -> Iterator[Event]:
+    def _decide(self, inputs: Sequence[UnitInput], states: Tensor, taken_in: Callable[[], None]) -> Iterator[Event]:
         """Decode all rows until each has decided.
 
         Args:
             inputs: their units.
             states: what the next token of each is chosen from, ``[B, hidden]``.
+            taken_in: called when the first are chosen.
         """
-        rows = [given.row for given in inputs]
+        rows, first = [given.row for given in inputs], True
         while rows:
             going = []
             for place, row in enumerate(rows):
@@ -299,7 +319,11 @@ class DuplexLoop:
                     going.append(place)
             rows, states = [rows[place] for place in going], states[going]
             fed: list[tuple[int, int, bool]] = []
-            for row, (token, chosen) in zip(rows, self._next_tokens(rows, states), strict=True):
+            tokens = self._next_tokens(rows, states)
+            if first:
+                taken_in()
+            first = False
+            for row, (token, chosen) in zip(rows, tokens, strict=True):
                 becomes, token = self._open[row].row.take(token, chosen=chosen)
                 if becomes is Fed.NOT:
                     yield self._unit_end(row)

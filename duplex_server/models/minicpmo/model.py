@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -32,10 +31,11 @@ from duplex_server.models.minicpmo.pictures import slice_picture
 from duplex_server.models.minicpmo.sampling import Sampler
 from duplex_server.models.minicpmo.speaking import Speaking
 from duplex_server.models.minicpmo.spreading import spread
+from duplex_server.models.minicpmo.stopwatch import DECODE, PREFILL, Stopwatch
 from duplex_server.models.minicpmo.tokenizer import TextStream
-from duplex_server.models.minicpmo.units import Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput
+from duplex_server.models.minicpmo.units import Compacted, Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput
 from duplex_server.models.minicpmo.voices import Voice, Voices
-from duplex_server.types import OUTPUT_RATE_HZ, ModelOutput, ModelSpec, Pcm, SessionSetup, Tokens, Unit
+from duplex_server.types import OUTPUT_RATE_HZ, Compaction, ModelOutput, ModelSpec, Pcm, SessionSetup, Tokens, Unit
 
 __all__ = ["MiniCPMO"]
 
@@ -100,6 +100,7 @@ class MiniCPMO:
             languages=("en", "zh"),
             voices=voices.names,
             counts_tokens=True,
+            context_tokens_max=options.capacity(parts.config.query_num),
         )
         self._parts = parts
         self._audio = parts.audio
@@ -125,8 +126,7 @@ class MiniCPMO:
         if parts.decoder is not None and parts.token2wav is not None:
             self._speaking = Speaking(parts.decoder, parts.token2wav, rows, together=options.together)
         self._rows: dict[int, _Row] = {}
-        self._observe = observe
-        self._stage_began_s = 0.0
+        self._watch = Stopwatch(parts.llm.devices[0], observe)
 
     # -- conversations ------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class MiniCPMO:
             That a row listens, as soon as it has decided; what others say, text with the sound that it belongs to,
             when the sound is made; a failure where a row's context or the memory is full.
         """
-        self._stage_began_s = time.perf_counter()
+        self._watch.begin()
         going = []
         for given in batch:
             row = self._rows[given.row]
@@ -217,12 +217,16 @@ class MiniCPMO:
         saying: list[UnitEnd] = []
         for given in inputs:
             self._rows[given.row].read = given.tokens
-        for event in self._loop.step(inputs):
+        for event in self._loop.step(inputs, lambda: self._watch.ended(PREFILL)):
             match event:
                 case TurnCut():
                     yield from self._cut(event)
+                case Compacted(row, before, after):
+                    yield RowOutput(row, ModelOutput(0, compaction=Compaction(before, after)))
                 case UnitEnd(listening=True):
-                    yield RowOutput(event.row, ModelOutput(0, listening=True, tokens=self._rows[event.row].read))
+                    cost = self._watch.cost(0, self._loop.length(event.row))
+                    read = self._rows[event.row].read
+                    yield RowOutput(event.row, ModelOutput(0, listening=True, tokens=read, cost=cost))
                 case UnitEnd():
                     saying.append(event)
                 case RowFull(row, of_memory=True):
@@ -231,15 +235,15 @@ class MiniCPMO:
                     yield self._failure(row, ModelError("The conversation is longer than the model can remember."))
                 case SaidToken():
                     pass
-        self._ended("decode")
+        self._watch.ended(DECODE)
         yield from self._spoken(saying)
 
     def _perceived(self, batch: Sequence[RowUnit], chunks: Sequence[MelChunk]) -> list[UnitInput]:
         """Turn what came into embeddings: one call for the sound of all rows, one for their pictures."""
         seen = self._seen([given.unit for given in batch])
-        self._ended("see")
+        self._watch.ended("see")
         heard = self._audio.stream(chunks, [given.row for given in batch], self._heard)
-        self._ended("hear")
+        self._watch.ended("hear")
         return [
             UnitInput(given.row, audio, pictures, self._typed(given.row, given.unit), given.unit.floor)
             for given, audio, pictures in zip(batch, heard, seen, strict=True)
@@ -302,7 +306,7 @@ class MiniCPMO:
         if self._speaking is None or not with_voice:
             return
         generators = [self._loop.generator(end.row) for end in with_voice]
-        for end, sound in self._speaking.speak(with_voice, generators, self._given_up, self._ended):
+        for end, sound in self._speaking.speak(with_voice, generators, self._given_up, self._watch.ended):
             yield from self._said(end, sound)
 
     def _given_up(self, end: UnitEnd) -> bool:
@@ -320,9 +324,12 @@ class MiniCPMO:
         found.said_turn = 0 if end.end_of_turn else end.turn
         n_codes = 0 if sound is None else len(sound) * CODES_PER_S // OUTPUT_RATE_HZ
         counted: Tokens | None = found.read + Tokens(text_out=len(end.spoken), audio_out=n_codes)
+        cost = self._watch.cost(len(end.spoken), self._loop.length(end.row))
         for place, (text, piece) in enumerate(pieces):
-            ends = end.end_of_turn and place == len(pieces) - 1
-            yield RowOutput(end.row, ModelOutput(end.turn, piece, text, end_of_turn=ends, tokens=counted))
+            last = place == len(pieces) - 1
+            ends = end.end_of_turn and last
+            said = ModelOutput(end.turn, piece, text, end_of_turn=ends, tokens=counted, cost=cost if last else None)
+            yield RowOutput(end.row, said)
             counted = None
 
     # -- what it is told first ----------------------------------------------------------------------------------------
@@ -363,16 +370,6 @@ class MiniCPMO:
     def _failure(self, row: int, error: DuplexError) -> RowFailure:
         self._rows[row].failed = True
         return RowFailure(row, error)
-
-    def _ended(self, stage: str) -> None:
-        """Measure the stage that ends now, if anybody wants to know."""
-        if self._observe is None:
-            return
-        if self._loop.llm.devices[0].type == "cuda":
-            torch.cuda.synchronize()
-        now_s = time.perf_counter()
-        self._observe(stage, now_s - self._stage_began_s)
-        self._stage_began_s = now_s
 
 
 _SILENCE: Pcm = np.zeros(0, np.float32)

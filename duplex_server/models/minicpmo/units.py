@@ -14,7 +14,18 @@ from torch import Tensor
 from duplex_server.models.minicpmo.tokens import SPECIAL
 from duplex_server.types import Floor, Tokens
 
-__all__ = ["Event", "Head", "Layout", "RowFull", "SaidToken", "TurnCut", "UnitEnd", "UnitInput", "embedded"]
+__all__ = [
+    "Compacted",
+    "Event",
+    "Head",
+    "Layout",
+    "RowFull",
+    "SaidToken",
+    "TurnCut",
+    "UnitEnd",
+    "UnitInput",
+    "embedded",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +159,14 @@ class RowFull:
     """There was room, but not the memory to compute it."""
 
 
-Event = SaidToken | TurnCut | UnitEnd | RowFull
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """A row's oldest units were dropped."""
+
+    row: int
+    length_before: int
+    """Positions."""
+    length_after: int
+
+
+Event = SaidToken | TurnCut | UnitEnd | RowFull | Compacted

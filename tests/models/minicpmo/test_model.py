@@ -259,12 +259,33 @@ def test_official_behaviour_is_an_option(checkpoint: Path) -> None:
 
 def test_stages_are_measured(model: MiniCPMO) -> None:
     seen: list[str] = []
-    model._observe = lambda stage, _: seen.append(stage)
+    model._watch.observe = lambda stage, _: seen.append(stage)
     try:
         talk(model, exchange(model)[:2])
     finally:
-        model._observe = None
-    assert seen == ["see", "hear", "decode", "see", "hear", "decode", "speech codes", "sound"]
+        model._watch.observe = None
+    taken = ["see", "hear", "prefill", "decode"]
+    assert seen == [*taken, *taken, "speech codes", "sound"]
+
+
+def test_each_unit_says_what_it_cost_and_the_window_what_it_dropped(model: MiniCPMO) -> None:
+    outputs = talk(model, exchange(model) * 9)
+    n_units = outputs[-1].step + 1
+    costs = {spoken.step: spoken.output.cost for spoken in outputs if spoken.output.cost}
+    assert len(costs) == n_units, "once per unit"
+    assert all(cost.prefill_ms > 0 and cost.decode_ms >= 0 for cost in costs.values())
+    spoke = {spoken.step for spoken in outputs if len(spoken.output.audio)}
+    assert all((cost.n_tokens > 0) == (cost.voice_ms > 0) == (step in spoke) for step, cost in costs.items())
+    lengths = [costs[step].context_tokens for step in range(n_units)]
+    assert max(lengths) <= model.spec.context_tokens_max
+    compactions = {spoken.step: spoken.output.compaction for spoken in outputs if spoken.output.compaction}
+    assert compactions, "the conversation outgrows its window"
+    shrunk = {step for step in range(1, n_units) if lengths[step] < lengths[step - 1]}
+    assert set(compactions) >= shrunk
+    for step, compaction in compactions.items():
+        assert compaction.tokens_before == lengths[step - 1]
+        assert compaction.tokens_after < compaction.tokens_before
+        assert lengths[step] > compaction.tokens_after, "the unit came after"
 
 
 def test_asked_to_listen_in_the_middle_it_stops_at_once(model: MiniCPMO) -> None:
