@@ -25,7 +25,7 @@ MAX_CANDIDATES = 64
 MAX_MESSAGE_BYTES = 262_144
 """What a peer may send in one data channel message: Chromium's own limit, enough for a camera still as base64."""
 
-_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
+_UNREADABLE = (ValueError, AttributeError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
 """What aiortc's SDP parser raises on text that is not SDP."""
 
 _CODECS = {"audio": ("opus/48000",), "video": ("vp8/90000", "h264/90000", "rtx/90000")}
@@ -110,7 +110,8 @@ def read_offer(sdp: str, *, taken: Iterable[str] = (), refused: Iterable[str] = 
     accepted = [section for section in sections if section.mid not in outcast]
     if not accepted:
         raise InvalidOffer("The offer has neither audio with Opus nor a data channel.", param="sdp")
-    lines = [_without_mids(line, outcast) for line in head]
+    lines = [line for line in head if not line.startswith("a=group:BUNDLE")]
+    lines += _bundle(head, [section.mid for section in accepted])
     for section in accepted:
         lines += _cleaned(section)
     kinds = {section.kind for section in accepted if not section.is_stopped}
@@ -139,7 +140,7 @@ def finish_answer(sdp: str, offer: Offer) -> str:
 def _split(sdp: str) -> list[list[str]]:
     """Split into the session's lines and those of each section."""
     groups: list[list[str]] = [[]]
-    for line in sdp.replace("\r\n", "\n").split("\n"):
+    for line in sdp.splitlines():  # as aiortc does, which takes more than line feeds for the end of a line
         if line.startswith("m="):
             groups.append([])
         if line:
@@ -151,8 +152,9 @@ def _section(lines: list[str]) -> Section:
     words = lines[0][2:].split(" ")
     if len(words) < 4:
         raise InvalidOffer(f"This line of the SDP has too few words: {lines[0][:80]!r}", param="sdp")
-    mid = next((line[len("a=mid:") :].strip() for line in lines if line.startswith("a=mid:")), "")
-    return Section(tuple(lines), mid, words[0], words[1])
+    mids = {match[1] for match in _matches(r"a=mid:(\S+)$", lines)}
+    n_mids = sum(line.startswith("a=mid") for line in lines)
+    return Section(tuple(lines), mids.pop() if n_mids == 1 and mids else "", words[0], words[1])
 
 
 def _payload_types(section: Section) -> list[str]:
@@ -197,6 +199,15 @@ def _credentials(head: list[str], section: Section) -> tuple[str, str]:
     return found["ice-ufrag"], found["ice-pwd"]
 
 
+def _bundle(head: list[str], mids: list[str]) -> list[str]:
+    """Return the line that bundles sections, if there was one, without those that are not there."""
+    for line in head:
+        if line.startswith("a=group:BUNDLE "):
+            bundled = [mid for mid in dict.fromkeys(line.split(" ")[1:]) if mid in mids]
+            return [" ".join(["a=group:BUNDLE", *bundled])] if bundled else []
+    return []
+
+
 def _without_mids(line: str, mids: Iterable[str]) -> str:
     if not line.startswith("a=group:BUNDLE"):
         return line
@@ -236,6 +247,7 @@ def check_readable(sdp: str) -> None:
     """
     try:
         description = SessionDescription.parse(sdp)
+        str(description)  # which aiortc does later, when nobody expects an error any more
     except _UNREADABLE as error:
         raise InvalidOffer("The offer is not valid SDP.", param="sdp") from error
     for media in description.media:

@@ -7,7 +7,14 @@ from aiortc.sdp import SessionDescription
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duplex_server.transports.rtc_sdp import MAX_CANDIDATES, MAX_SECTIONS, InvalidOffer, finish_answer, read_offer
+from duplex_server.transports.rtc_sdp import (
+    MAX_CANDIDATES,
+    MAX_SECTIONS,
+    InvalidOffer,
+    check_readable,
+    finish_answer,
+    read_offer,
+)
 
 HEAD = ["v=0", "o=- 1 2 IN IP4 127.0.0.1", "s=-", "t=0 0"]
 TRANSPORT = [
@@ -161,6 +168,8 @@ def test_credentials_may_stand_above_the_sections() -> None:
         "m=audio\r\na=mid:0\r\n",
         offer(*[AUDIO] * 2),
         offer([line for line in AUDIO if "a=mid" not in line]),
+        offer([*AUDIO, "a=mid:1"]),
+        offer([line.replace("mid:0", "mid:0 1") for line in AUDIO]),
         offer([line for line in AUDIO if "ice-pwd" not in line]),
         offer(FOREIGN_VIDEO),
         offer(["m=message 2855 TCP/MSRP *", *TRANSPORT, "a=mid:0"]),
@@ -172,6 +181,8 @@ def test_credentials_may_stand_above_the_sections() -> None:
         "short line",
         "same mid",
         "no mid",
+        "two mids",
+        "a mid of two words",
         "no password",
         "no codec",
         "unknown kind",
@@ -181,6 +192,30 @@ def test_credentials_may_stand_above_the_sections() -> None:
 def test_an_offer_that_cannot_be_answered_is_refused(sdp: str) -> None:
     with pytest.raises(InvalidOffer):
         read_offer(sdp)
+
+
+@pytest.mark.parametrize(
+    "line", ["a=extmap", "a=rtcp", "a=rtcp:9 IN IP4 0.0", "a=fingerprint", "a=setup:perhaps", "a=fmtp", "c=IN IP4"]
+)
+def test_what_aiortc_cannot_read_or_write_is_refused(line: str) -> None:
+    check_readable(read_offer(offer(AUDIO)).sdp)
+    with pytest.raises(InvalidOffer):
+        check_readable(read_offer(offer([*AUDIO, line])).sdp)
+
+
+@pytest.mark.parametrize(
+    ("offered", "given"), [("7 0 8", "0"), ("0 0 2 1", "0 2"), ("2 0", "2 0"), ("1", None), ("", None)]
+)
+def test_only_sections_that_are_there_are_bundled(offered: str, given: str | None) -> None:
+    lines = read_offer(offer(AUDIO, CHANNEL, bundle=offered)).sdp.splitlines()
+    bundles = [line for line in lines if line.startswith("a=group:BUNDLE")]
+    assert bundles == ([f"a=group:BUNDLE {given}"] if given else [])
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r", "\x0b", "\x85", "\u2028"])
+def test_lines_end_where_aiortc_ends_them(end: str) -> None:
+    read = read_offer(offer(AUDIO, CHANNEL).replace("\r\n", end))
+    assert len(read.sections) == len(SessionDescription.parse(read.sdp).media) == 2
 
 
 @given(
