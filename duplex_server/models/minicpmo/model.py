@@ -307,7 +307,10 @@ class MiniCPMO:
             return
         generators = [self._loop.generator(end.row) for end in with_voice]
         for end, sound in self._speaking.speak(with_voice, generators, self._given_up, self._watch.ended):
-            yield from self._said(end, sound)
+            if sound is None:
+                yield self._no_memory(end.row)
+            else:
+                yield from self._said(end, sound)
 
     def _given_up(self, end: UnitEnd) -> bool:
         return end.turn <= self._loop.cancelled_turn(end.row)

@@ -5,10 +5,12 @@ Knows nothing about sessions or the language model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from duplex_server.errors import CapacityError
 from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder
@@ -18,6 +20,8 @@ from duplex_server.models.minicpmo.voice_prompt import VoicePrompt
 from duplex_server.types import Pcm
 
 __all__ = ["Speaking"]
+
+_T = TypeVar("_T")
 
 _TURN_POSITIONS = 1024
 """Positions of the speech decoder's memory of a turn: half a minute, 33 for each second. Of a longer turn the older
@@ -91,7 +95,7 @@ class Speaking:
         generators: Sequence[torch.Generator],
         given_up: Callable[[UnitEnd], bool],
         stage: Callable[[str], None],
-    ) -> list[tuple[UnitEnd, Pcm]]:
+    ) -> list[tuple[UnitEnd, Pcm | None]]:
         """Speak a unit of each of some rows, all of which have reserved their place.
 
         Args:
@@ -101,38 +105,69 @@ class Speaking:
             stage: told the name of each stage as it ends.
 
         Returns:
-            of each unit that was not given up its sound, float32 at 24 kHz, −1..1; may be empty.
+            of each unit that was not given up its sound, float32 at 24 kHz, −1..1, may be empty; None where there was
+            no memory for it, which is the longest turn of those that did not fit together.
         """
-        codes = self._decoder.decode_unit(
-            [end.row for end in ends],
-            [(end.spoken, end.hidden) for end in ends],
-            [end.end_of_turn for end in ends],
-            self._codes,
-            generators,
-        )
+        draws = dict(zip((end.row for end in ends), generators, strict=True))
+        lengths = {end.row: self._codes.cache.lengths[end.row] for end in ends}
+
+        def codes_of(going: Sequence[UnitEnd]) -> list[list[int]]:
+            return self._decoder.decode_unit(
+                [end.row for end in going],
+                [(end.spoken, end.hidden) for end in going],
+                [end.end_of_turn for end in going],
+                self._codes,
+                [draws[end.row] for end in going],
+            )
+
+        made, left_out = _as_many_as_fit(ends, codes_of, lengths)
         stage("speech codes")
+        codes: dict[int, list[int]] = {}
         going = []
-        for end, said in zip(ends, codes, strict=True):
+        for end, said in made:
             if given_up(end):
                 self.drop(end.row)
             else:
-                going.append((end, said))
-        if not going:
-            return []
-        sounds = self._token2wav.push(
-            [end.row for end, _ in going],
-            [said for _, said in going],
-            [end.end_of_turn for end, _ in going],
-            self._sounds,
-        )
-        silence = np.zeros(0, np.float32)
-        heard = [
-            (end, silence if sound is None else np.clip(sound.float().cpu().numpy(), -1, 1))
-            for (end, _), sound in zip(going, sounds, strict=True)
-        ]
+                going.append(end)
+                codes[end.row] = said
+
+        def sounds_of(going: Sequence[UnitEnd]) -> list[Tensor | None]:
+            return self._token2wav.push(
+                [end.row for end in going],
+                [codes[end.row] for end in going],
+                [end.end_of_turn for end in going],
+                self._sounds,
+            )
+
+        sounds, unheard = _as_many_as_fit(going, sounds_of, lengths)
+        heard: list[tuple[UnitEnd, Pcm | None]] = [(end, None) for end in (*left_out, *unheard)]
+        for end, sound in sounds:
+            heard.append((end, _SILENCE if sound is None else np.clip(sound.float().cpu().numpy(), -1, 1)))
         stage("sound")
         return heard
 
+
+def _as_many_as_fit(
+    ends: Sequence[UnitEnd], make: Callable[[Sequence[UnitEnd]], Sequence[_T]], lengths: Mapping[int, int]
+) -> tuple[list[tuple[UnitEnd, _T]], list[UnitEnd]]:
+    """Make something for all rows at once; where memory does not suffice for that, without the longest turn.
+
+    Returns:
+        for each what was made, and those that were left out.
+    """
+    going, left_out = list(ends), list[UnitEnd]()
+    while going:
+        try:
+            return [*zip(going, make(going), strict=True)], left_out
+        except torch.OutOfMemoryError:
+            longest = max(going, key=lambda end: lengths[end.row])
+        # Only here, outside of the block above, is what the failed attempt had allocated free again.
+        going = [end for end in going if end is not longest]
+        left_out.append(longest)
+    return [], left_out
+
+
+_SILENCE: Pcm = np.zeros(0, np.float32)
 
 _RETRY_AFTER_S = 30.0
 """A guess: conversations last minutes."""

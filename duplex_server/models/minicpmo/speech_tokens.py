@@ -72,7 +72,10 @@ class SpeechState:
         """
         length = self.cache.lengths[row]
         if length + positions > self.cache.capacity:
-            self.cache.move(row, length - min(length, self.cache.capacity // 2), 0)
+            try:
+                self.cache.move(row, length - min(length, self.cache.capacity // 2), 0)
+            except torch.OutOfMemoryError:  # half of it may have been moved
+                self.cache.truncate(row, 0)
 
 
 class SpeechDecoder(nn.Module):
@@ -144,6 +147,9 @@ class SpeechDecoder(nn.Module):
 
         Returns:
             codes of each row: 25, or fewer where speech ends in the first or last unit of a turn.
+
+        Raises:
+            torch.OutOfMemoryError: all rows, and their random numbers, are as before.
         """
         return self.decode(rows, self.conditions(said), ends, state, generators)
 
@@ -157,6 +163,36 @@ class SpeechDecoder(nn.Module):
         generators: Sequence[torch.Generator],
     ) -> list[list[int]]:
         """As :meth:`decode_unit`, from conditions ``[n + 1, width]``."""
+        for row, condition in zip(rows, conditions, strict=True):
+            state.make_room(row, len(condition) + (state.rows[row].unfed is not None) + CODES_PER_UNIT)
+        lengths = [state.cache.lengths[row] for row in rows]
+        drawn = [generator.get_state() for generator in generators]
+        try:
+            codes, unfed = self._decoded(rows, conditions, ends, state, generators)
+        except torch.OutOfMemoryError:
+            for row, length, generator, numbers in zip(rows, lengths, generators, drawn, strict=True):
+                state.cache.truncate(row, length)
+                generator.set_state(numbers)
+            raise
+        for row, new, last, end in zip(rows, codes, unfed, ends, strict=True):
+            if end:
+                state.reset(row)
+                continue
+            known = state.rows[row]
+            known.begun = True
+            known.codes = [*known.codes, *new][-self.sampling.repetition_window :]
+            known.unfed = last
+        return codes
+
+    def _decoded(
+        self,
+        rows: Sequence[int],
+        conditions: Sequence[Tensor],
+        ends: Sequence[bool],
+        state: SpeechState,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[list[list[int]], list[int | None]]:
+        """Return the codes of each row, and of each the one that is to be fed with its next unit."""
         steps = CODES_PER_UNIT + self.strict  # officially the last number drawn is thrown away
         may_stop = [end or not state.rows[row].begun for row, end in zip(rows, ends, strict=True)]
         seeds = self._seeds(generators)
@@ -176,15 +212,7 @@ class SpeechDecoder(nn.Module):
                 break
             embeds = self.emb_code[0](torch.tensor([codes[place][-1] for place in going], device=hidden.device))
             hidden = self.model(embeds.split(1), [rows[place] for place in going], state.cache)
-        for place, row in enumerate(rows):
-            if ends[place]:
-                state.reset(row)
-                continue
-            known = state.rows[row]
-            known.begun = True
-            known.codes = [*known.codes, *codes[place]][-self.sampling.repetition_window :]
-            known.unfed = codes[place][-1] if place in going and not self.strict else None
-        return codes
+        return codes, [codes[place][-1] if place in going and not self.strict else None for place in range(len(rows))]
 
     def _begin(self, rows: Sequence[int], conditions: Sequence[Tensor], state: SpeechState) -> Tensor:
         """Feed the conditions, each behind what the unit before left over: states of their ends ``[B, width]``."""
@@ -194,7 +222,6 @@ class SpeechDecoder(nn.Module):
             if unfed is not None:
                 code = self.emb_code[0](torch.tensor([unfed], device=condition.device))
                 condition = torch.cat([code, condition])
-            state.make_room(row, len(condition) + CODES_PER_UNIT)
             embeds.append(condition)
         hidden: Tensor = self.model(embeds, rows, state.cache)
         return hidden

@@ -95,6 +95,19 @@ class Token2WavState:
         if found.slot is None:
             found.slot = self._pool.take(found.voice.base)
 
+    @torch.inference_mode()
+    def restart(self, row: int, waiting: Sequence[int]) -> None:
+        """Begin a row's turn anew in the middle of it: with codes that wait, and without what its sound has been.
+
+        Args:
+            row: one that has reserved its place, and keeps it. What is remembered there need not be whole.
+            waiting: codes that have not been spoken.
+        """
+        found = self._rows[row]
+        assert found.slot is not None
+        found.slot.copy_from(found.voice.base)
+        self._rows[row] = _Row(found.voice, found.generator, list(waiting), found.slot)
+
     def waiting(self, row: int) -> list[int]:
         """Codes that a row holds back."""
         return list(self._rows[row].codes)
@@ -175,9 +188,22 @@ class Token2Wav:
 
         Raises:
             CapacityError: a row that had not reserved its place found none; no row has been changed.
+            torch.OutOfMemoryError: no codes have been taken, and the rows have forgotten what their turns' sound has
+                been, as after :meth:`Token2WavState.restart`: what they say next begins after a short pause.
         """
         for row in rows:
             state.reserve(row)
+        waiting = [state.waiting(row) for row in rows]
+        try:
+            return self._pushed(rows, codes, ends, state)
+        except torch.OutOfMemoryError:
+            for row, held_back in zip(rows, waiting, strict=True):
+                state.restart(row, held_back)
+            raise
+
+    def _pushed(
+        self, rows: Sequence[int], codes: Sequence[Sequence[int]], ends: Sequence[bool], state: Token2WavState
+    ) -> list[Tensor | None]:
         pieces = [self._cut(state[row], new, end) for row, new, end in zip(rows, codes, ends, strict=True)]
         sounds: list[list[Tensor]] = [[] for _ in rows]
         for turn in range(max(map(len, pieces), default=0)):

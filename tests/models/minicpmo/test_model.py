@@ -181,6 +181,23 @@ class TestRefusals:
         monkeypatch.setattr(owner, stage, full)
         self.one_fails_of_two(model, CapacityError)
 
+    @pytest.mark.parametrize("stage", ["speech codes", "sound"])
+    def test_no_memory_to_speak_together(self, model: MiniCPMO, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+        """It runs out when most of the work is done."""
+        assert model._speaking is not None
+        owner = model._speaking._decoder if stage == "speech codes" else model._speaking._token2wav
+        name = "_decoded" if stage == "speech codes" else "_pushed"
+        compute = getattr(owner, name)
+
+        def full(rows: list[int], *rest: object) -> object:
+            made = compute(rows, *rest)
+            if len(rows) > 1:
+                raise torch.OutOfMemoryError
+            return made
+
+        monkeypatch.setattr(owner, name, full)
+        self.one_fails_of_two(model, CapacityError)
+
     def one_fails_of_two(self, model: MiniCPMO, expected: type[DuplexError]) -> None:
         alone = talk(model, exchange(model), row=1)
         model.open(0, SessionSetup(instructions="This makes it the longer one."))

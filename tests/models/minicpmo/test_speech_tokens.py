@@ -264,3 +264,47 @@ def test_half_precision_speaks(tiny_checkpoint: Path, tiny_settings: MiniCPMOCon
         half = load_speech_decoder(tiny_checkpoint, tiny_settings.tts, device=torch.device("cpu"), dtype=dtype)
         units = made_up(4, half)
         assert all(len(codes) <= CODES_PER_UNIT for codes in spoken(half.new_state(1), half, 0, units, seed=4))
+
+
+def test_memory_that_runs_out_leaves_all_rows_as_they_were(
+    decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = [made_up(seed, decoder)[:3] for seed in (1, 2)]
+    expected = [spoken(decoder.new_state(1), decoder, 0, row, seed) for seed, row in enumerate(units)]
+    state = decoder.new_state(2)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+    scores = decoder._scores
+    steps = 0
+
+    def exhausted(*given: object) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps % 9 == 0:  # in the middle of a unit
+            raise torch.OutOfMemoryError
+        return scores(*given)  # type: ignore[arg-type]
+
+    codes: list[list[list[int]]] = []
+    for now in zip(*units, strict=True):
+        conditions, ends = [condition for condition, _ in now], [end for _, end in now]
+        steps = 0
+        with monkeypatch.context() as broken:
+            broken.setattr(decoder, "_scores", exhausted)
+            with pytest.raises(torch.OutOfMemoryError):
+                decoder.decode([0, 1], conditions, [False, False], state, generators)
+        codes.append(decoder.decode([0, 1], conditions, ends, state, generators))
+    assert [list(row) for row in zip(*codes, strict=True)] == expected
+
+
+def test_no_memory_to_make_room_costs_what_is_remembered_of_the_turn(
+    decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    state = decoder.new_state(1, 64)
+    condition, generator = decoder.conditions([([1, 2], torch.zeros(2, decoder.config.llm_dim))])[0], torch.Generator()
+    decoder.decode([0], [condition], [False], state, [generator])
+    monkeypatch.setattr(state.cache, "move", exhausted)
+    decoder.decode([0], [condition], [False], state, [generator])
+    decoder.decode([0], [condition], [False], state, [generator])
+    assert 0 < state.cache.lengths[0] < 64

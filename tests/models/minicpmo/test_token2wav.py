@@ -287,6 +287,40 @@ class TestRows:
             state.reserve(1)
         assert model.push([0], [list(range(25))], [True], state)[0] is not None
 
+    @pytest.mark.parametrize("where", ["flow", "vocoder"])
+    def test_memory_that_runs_out_in_the_middle_of_a_turn_costs_no_word(
+        self, loaded: Token2Wav, monkeypatch: pytest.MonkeyPatch, where: str
+    ) -> None:
+        """What the rows' sound has been is forgotten: what was half computed cannot be told from it."""
+        model = speaker(loaded)
+        state = model.new_state()
+        for row in (0, 1):
+            state.open(row, model.voice(voice(row, codes=30 + row)), torch.Generator())
+        codes = [list(range(25 * i, 25 * i + 25)) for i in range(4)]
+        for now in codes[:2]:
+            model.push([0, 1], [now, now], [False, False], state)
+        owner, name = (model.flow, "speak") if where == "flow" else (model.vocoder, "stream")
+        compute = getattr(owner, name)
+
+        def exhausted(*given: object, **named: object) -> None:
+            compute(*given, **named)
+            raise torch.OutOfMemoryError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, exhausted)
+            with pytest.raises(torch.OutOfMemoryError):
+                model.push([0, 1], [codes[2]] * 2, [False, True], state)
+        assert state.waiting(0) == state.waiting(1) == codes[1][-3:]
+        rest = [(codes[2], False), (codes[3], True)]
+        late = [model.push([0, 1], [now, now], [False, end], state) for now, end in rest]
+        fresh = model.new_state()
+        fresh.open(1, model.voice(voice(1, codes=31)), torch.Generator())
+        fresh.reserve(1)
+        fresh.restart(1, codes[1][-3:])
+        alone = [model.push([1], [now], [end], fresh)[0] for now, end in rest]
+        torch.testing.assert_close(joined([both[1] for both in late]), joined(alone), atol=1e-5, rtol=0)
+        assert len(joined(alone)) == LEAD_SAMPLES + 53 * 960
+
 
 class TestFixes:
     """What the official code does differently, and what is heard of it."""
