@@ -3,7 +3,7 @@
  *
  * @import { Effect, Input, TimerName } from "./session.js"
  * @import { SessionState } from "./session_state.js"
- * @import { CaptureReport } from "./capture_worklet.js"
+ * @import { CaptureReport } from "./capture.js"
  * @import { Room } from "./audio_nodes.js"
  * @import { Latency } from "./latency.js"
  * @import { Preferences } from "./preferences.js"

@@ -3,7 +3,7 @@
  *
  * Knows nothing about the protocol.
  *
- * @import { CaptureOrder, CaptureReport } from "./capture_worklet.js"
+ * @import { CaptureOrder, CaptureReport } from "./capture.js"
  */
 
 import { CAPTURE_PROCESSOR, PLAYBACK_PROCESSOR } from "./worklet_names.js";

@@ -1,11 +1,12 @@
 /**
  * The open microphone: its track, its loudness, its samples, and whether sound may leave it.
  *
- * @import { CaptureReport } from "./capture_worklet.js"
+ * @import { CaptureReport } from "./capture.js"
  */
 
 import { Listener, Room } from "./audio_nodes.js";
 import { openDevice } from "./devices.js";
+import { TrackReader } from "./track_reader.js";
 
 export class Microphone {
   /**
@@ -18,7 +19,7 @@ export class Microphone {
     this.track = null;
     /** @type {Room | null} where it is listened to; others may listen there too */
     this.room = null;
-    /** @type {Listener | null} */
+    /** @type {TrackReader | Listener | null} */
     this.ear = null;
     this.open = false;
   }
@@ -32,7 +33,9 @@ export class Microphone {
     this.room ??= new Room();
     const room = this.room;
     await room.prepare();
-    this.ear ??= new Listener(room, (report) => this.listener.onReport(report));
+    /** @type {(report: CaptureReport) => void} */
+    const onReport = (report) => this.listener.onReport(report);
+    this.ear ??= TrackReader.available ? new TrackReader(onReport) : new Listener(room, onReport);
     return room;
   }
 

@@ -143,6 +143,12 @@ declare global {
     jitterBufferTarget?: number | null;
   }
 
+  // Not in TypeScript 5.9's DOM library, and in Chromium only: https://w3c.github.io/mediacapture-transform/#track-processor
+  class MediaStreamTrackProcessor {
+    constructor(options: { track: MediaStreamTrack; maxBufferSize?: number });
+    readonly readable: ReadableStream<AudioData>;
+  }
+
   // The global scope of audio worklets: https://webaudio.github.io/web-audio-api/#AudioWorkletGlobalScope
   class AudioWorkletProcessor {
     readonly port: MessagePort;

@@ -216,7 +216,7 @@ class Session:
             self._transport.send(event)
 
     async def _beat(self) -> None:
-        """Hear one tick, play one tick, while the peer is there."""
+        """Hear what is due, play one tick, while the peer is there."""
         clock = self._clock
         await clock.start()
         n_beats = 0
@@ -224,7 +224,8 @@ class Session:
             self._follow_attachment()
             clock.hold(self._paused or not self._attached)
             if not clock.paused:
-                self._hear(self._timeline.take())
+                for tick in self._timeline.take():
+                    self._hear(tick)
                 self._voice.play(clock.tick_s)
                 n_beats += 1
                 if n_beats % _POSITION_EVERY_TICKS == 0:

@@ -26,6 +26,10 @@ _LARGEST_GAP_SAMPLES = INPUT_RATE_HZ
 """Silence put in for lost packets at most; a larger jump of the sender's clock is a new start, not a loss."""
 _WATCH_TICKS = 2000 // TICK_MS
 """How long the buffer must never have run low before it counts as delay: 2 s, beyond any Wi-Fi power-save cycle."""
+_PATIENCE_TICKS = 200 // TICK_MS
+"""Input that comes this late is waited for, and then handed out at once: silence inside a word makes it another word,
+and pages that draw, or a Wi-Fi that sleeps, hold sound back for 50 to 150 ms. A peer that has stopped sending is
+noticed as much later."""
 _CUSHION_SAMPLES = TICK_SAMPLES
 """Delay that is kept for jitter."""
 _SKIP_SAMPLES = INPUT_RATE_HZ // 100
@@ -56,11 +60,12 @@ class TimelineStatistics:
 
 
 class InputTimeline:
-    """Turn what arrives into one tick of audio per tick.
+    """Turn what arrives into as many ticks of audio as time has.
 
-    Silence fills what is missing. Late input is not lost: it is handed out late, and the delay is made up for in the
-    next pauses by leaving silence out. So a stalled network costs no word, and no delay stays; neither does a sender
-    whose clock runs fast. A peer that sends a whole recording at once is left alone, and heard at real-time pace.
+    Input that is a little late is waited for; then silence fills what is missing. What comes later still is not lost:
+    it is handed out late, and the delay is made up for in the next pauses by leaving silence out. So a stalled network
+    costs no word, and no delay stays; neither does a sender whose clock runs fast or slow. A peer that sends a whole
+    recording at once is left alone, and heard at real-time pace.
     """
 
     def __init__(self, capacity_samples: int) -> None:
@@ -71,7 +76,10 @@ class InputTimeline:
         self._expected: int | None = None  # sender's position of the next sample, if it tells positions
         self._behind = 0  # silence handed out in place of input, not yet made up for
         self._starving = False
-        self._ticks = 0
+        self._ticks = self._beats = 0
+        self._owed = 0  # ticks of time for which nothing has been handed out yet
+        self._least_owed = _PATIENCE_TICKS  # after a take, in this watch
+        self._to_pad = 0
         self._lowest = capacity_samples  # least buffered after a take, in this watch
         self._to_skip = 0
         self._quiet_ticks = 0
@@ -120,17 +128,24 @@ class InputTimeline:
             return np.concatenate([np.zeros(gap - covered, np.float32), pcm])
         return pcm
 
-    def take(self) -> Pcm:
-        """Return the next tick, float32 ``[320]``; silence for what has not arrived."""
-        self._ticks += 1
-        if self._to_skip and self._quiet_ticks >= _QUIET_TICKS:
-            self._skip()
-        if self._buffered < TICK_SAMPLES:
-            tick = self._take_short()
-        else:
-            tick = self._pop(TICK_SAMPLES)
-        self._watch(tick)
-        return tick
+    def take(self) -> list[Pcm]:
+        """Let one tick of time pass; return what is to be heard now, each float32 ``[320]``.
+
+        One tick as a rule; none while late input is waited for, and several when it has come, or is given up.
+        """
+        self._owed += 1
+        ticks = []
+        while self._owed and self._buffered >= TICK_SAMPLES:
+            if self._to_skip and self._quiet_ticks >= _QUIET_TICKS:
+                self._skip()
+            ticks.append(self._hand_out(self._pop(TICK_SAMPLES)))
+        if self._to_pad and self._quiet_ticks >= _QUIET_TICKS:
+            ticks += [self._hand_out(self._silence(0)) for _ in range(min(self._to_pad, self._owed))]
+            self._to_pad = 0
+        if self._owed > (0 if self._starving or not self._began else _PATIENCE_TICKS):
+            ticks += [self._hand_out(self._take_short()) for _ in range(self._owed)]
+        self._watch()
+        return ticks
 
     def clear(self) -> None:
         """Drop what waits."""
@@ -159,11 +174,15 @@ class InputTimeline:
         # kept back are the cushion that the stream evidently needs. If nothing follows, the stream has paused.
         n_samples = self._buffered if self._starving else 0
         self._starving = True
-        tick = np.concatenate([self._pop(n_samples), np.zeros(TICK_SAMPLES - n_samples, np.float32)])
+        return self._silence(n_samples)
+
+    def _silence(self, after_samples: int) -> Pcm:
+        """A tick that is silent after some samples of what waits."""
+        n_silent = TICK_SAMPLES - after_samples
         if self._began:
-            self._behind += TICK_SAMPLES - n_samples
-            self._missing += TICK_SAMPLES - n_samples
-        return tick
+            self._behind += n_silent
+            self._missing += n_silent
+        return np.concatenate([self._pop(after_samples), np.zeros(n_silent, np.float32)])
 
     def _pop(self, n_samples: int) -> Pcm:
         parts: list[Pcm] = []
@@ -180,17 +199,25 @@ class InputTimeline:
             return parts[0]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def _watch(self, tick: Pcm) -> None:
+    def _hand_out(self, tick: Pcm) -> Pcm:
+        self._owed -= 1
+        self._ticks += 1
         level = level_db(tick)
         self._floor_db = min(level, self._floor_db + _FLOOR_RISE_DB)
         quiet = level <= self._floor_db + _QUIET_OVER_FLOOR_DB
         self._quiet_ticks = self._quiet_ticks + 1 if quiet else 0
+        return tick
+
+    def _watch(self) -> None:
         self._lowest = min(self._lowest, self._buffered)
-        if self._ticks % _WATCH_TICKS:
+        self._least_owed = min(self._least_owed, self._owed)
+        self._beats += 1
+        if self._beats % _WATCH_TICKS:
             return
         live = self._buffered - min(self._behind, _FORGIVEN_SAMPLES) - self._excused <= _LIVE_LEAD_SAMPLES
         self._to_skip = max(0, self._lowest - _CUSHION_SAMPLES) if live else 0
-        self._lowest = self._capacity_samples
+        self._to_pad = self._least_owed  # the sender's clock runs slow
+        self._lowest, self._least_owed = self._capacity_samples, _PATIENCE_TICKS
 
     def _skip(self) -> None:
         while self._to_skip >= _SKIP_SAMPLES and self._buffered >= TICK_SAMPLES + _SKIP_SAMPLES:

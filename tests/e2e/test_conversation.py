@@ -21,12 +21,15 @@ _SILENT_AFTER_MS = 700.0
 """A cut voice must be gone after this: the sound that is on its way, and the browser's jitter buffer."""
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", [*TRANSPORTS, "websocket without a track reader"])
 def test_asked_the_time_it_answers_aloud_and_in_captions(
     visit: OpenPage, server: Server, voice: UserVoice, transport: str
 ) -> None:
     question = (_BEGIN_S, "what time is it"), (_BEGIN_S + _AGAIN_S, "what time is it")
-    visitor = visit(server.url, hears=said(voice, *question), transport=transport)
+    # Only Chromium can read a track; the pages of others listen through an audio graph.
+    transport, _, without = transport.partition(" without ")
+    script = "delete window.MediaStreamTrackProcessor;" if without else ""
+    visitor = visit(server.url, hears=said(voice, *question), transport=transport, script=script)
     visitor.start()
     answer = visitor.answer(r"^it is \d+", 30)
     understood = "line.who === 'you' && line.words[0]?.text === 'what time is it'"
