@@ -1,32 +1,30 @@
 """A conversation's connection over WebRTC: audio on a media track both ways, events on a data channel.
 
-aiortc does SDP, ICE and DTLS; received packets are ordered and decoded as they arrive, as the server does it, without
-the 80 ms that aiortc adds. Knows nothing about what a listener hears.
+aiortc does SDP, ICE and DTLS; the media takes the path that the server's takes. Knows nothing about what a listener
+hears.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fractions
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import Packet
 
 from duplex_server.client.link import Link, Received, ReceivedAudio, address, refusal
 from duplex_server.errors import DuplexError, SessionExpired, TransportError
 from duplex_server.media.opus import OpusEncoder
 from duplex_server.media.resample import StreamResampler
 from duplex_server.transports.mailbox import Mailbox
-from duplex_server.transports.rtc_audio import Microphone as IncomingAudio
-from duplex_server.transports.rtc_internals import check_versions, offer_loopback, take_over
+from duplex_server.transports.rtc_internals import offer_loopback
+from duplex_server.transports.rtc_media import make_media
+from duplex_server.transports.rtc_pacer import Pacer
 from duplex_server.types import OUTPUT_RATE_HZ, Pcm
 from duplex_server.wire.codec import decode_server, encode
 from duplex_server.wire.events import ClientEvent, ErrorEvent, SessionResume
@@ -34,56 +32,11 @@ from duplex_server.wire.events import ClientEvent, ErrorEvent, SessionResume
 __all__ = ["open_link"]
 
 _CHANNEL = "oai-events"
-_RTP_RATE_HZ = 48_000
-"""Opus' RTP clock, whatever the audio's rate. Source: RFC 7587 §4.1."""
-_OUTGOING_PACKETS = 50
 _INCOMING_ITEMS = 6_000
 """A minute of audio and as many events again."""
 _CLOSE_TIMEOUT_S = 3.0
 _BOUNDARY = "4fd1c7b2e5a04c3f9a"
 """Of the form in which an offer is sent; in no SDP and no JSON."""
-
-
-class _Microphone(MediaStreamTrack):
-    """The track that aiortc sends: packets that are already encoded."""
-
-    kind = "audio"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._encoder = OpusEncoder()
-        self._packets: Mailbox[Packet[Any]] = Mailbox(limit_items=_OUTGOING_PACKETS, limit_bytes=1 << 20)
-        self._resampler: StreamResampler | None = None
-        self._carry: Pcm = np.zeros(0, np.float32)
-        self._n_frames = 0
-
-    def put(self, pcm: Pcm, rate_hz: int) -> None:
-        """Encode audio and queue its packets; if they are not sent in time, the oldest go."""
-        if self._resampler is None or self._resampler.in_hz != rate_hz:
-            self._resampler = StreamResampler(rate_hz, OUTPUT_RATE_HZ)
-        waiting = np.concatenate([self._carry, self._resampler.push(pcm)])
-        size = OpusEncoder.frame_samples
-        for start in range(0, len(waiting) - size + 1, size):
-            packet = Packet(self._encoder.encode(waiting[start : start + size]))
-            packet.pts = self._n_frames * size * _RTP_RATE_HZ // OUTPUT_RATE_HZ
-            packet.time_base = fractions.Fraction(1, _RTP_RATE_HZ)
-            self._n_frames += 1
-            if not self._packets.put(packet):
-                self._packets.drop_oldest()
-                self._packets.put(packet)
-        self._carry = waiting[len(waiting) - len(waiting) % size :]
-
-    async def recv(self) -> Packet[Any]:
-        """Return the next packet; called by aiortc."""
-        try:
-            return await anext(self._packets)
-        except StopAsyncIteration:
-            raise MediaStreamError from None
-
-    def stop(self) -> None:
-        """End the track; called by aiortc."""
-        super().stop()
-        self._packets.close(discard=True)
 
 
 class _PlacedAudio(Protocol):
@@ -96,21 +49,30 @@ class _PlacedAudio(Protocol):
 
 
 class _WebRtcLink:
-    def __init__(self, connection: RTCPeerConnection, on_sent: Callable[[ClientEvent], None]) -> None:
+    def __init__(
+        self, connection: RTCPeerConnection, tasks: asyncio.TaskGroup, on_sent: Callable[[ClientEvent], None]
+    ) -> None:
         self._connection = connection
+        self._tasks = tasks
+        self._jobs: set[asyncio.Task[None]] = set()
         self.on_sent = on_sent
-        self._microphone = _Microphone()
+        self._resampler: StreamResampler | None = None
+        self._carry: Pcm = np.zeros(0, np.float32)  # less than a tick
         self._incoming: Mailbox[Received] = Mailbox(limit_items=_INCOMING_ITEMS, limit_bytes=0)
         self._end: DuplexError | None = None
         self._last_error: ErrorEvent | None = None
         self._opened = asyncio.Event()
-        self._voice = IncomingAudio(self._take_audio, OUTPUT_RATE_HZ)
+        connection.addTransceiver("audio", direction="sendrecv")
+        self._pacer = Pacer()
+        self._media = make_media(
+            connection, self._take_audio, _see_nothing, self._spawn, self._pacer, offering=True, rate_hz=OUTPUT_RATE_HZ
+        )
         self._channel: RTCDataChannel = connection.createDataChannel(_CHANNEL)
         self._channel.on("open", self._opened.set)
         self._channel.on("message", self._hear)
         self._channel.on("close", self._leave)
         connection.on("connectionstatechange", self._notice)
-        take_over(connection.addTransceiver(self._microphone, direction="sendrecv").receiver, self._voice)
+        self._media.attach()
 
     @property
     def media_track(self) -> bool:
@@ -128,7 +90,12 @@ class _WebRtcLink:
     async def send_audio(self, pcm: Pcm, rate_hz: int) -> bool:
         if self._end is not None:
             raise self._end
-        self._microphone.put(pcm, rate_hz)
+        if self._resampler is None or self._resampler.in_hz != rate_hz:
+            self._resampler = StreamResampler(rate_hz, OUTPUT_RATE_HZ)
+        waiting = np.concatenate([self._carry, self._resampler.push(pcm)])
+        whole = len(waiting) - len(waiting) % OpusEncoder.frame_samples
+        self._media.send(waiting[:whole])
+        self._carry = waiting[whole:]
         return not self._incoming.closed
 
     async def receive(self) -> Received | None:
@@ -153,6 +120,8 @@ class _WebRtcLink:
         )
         answer = await asyncio.to_thread(_post, request, server, timeout_s)
         await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        self._media.attach()
+        self._media.settle()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._opened.wait()
@@ -160,10 +129,20 @@ class _WebRtcLink:
             raise TransportError(f"no way to {server} was found for media within {timeout_s:.0f} s") from None
 
     async def close(self) -> None:
-        self._voice.close()
+        self._media.close()
+        self._pacer.close()
         self._incoming.close()
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            await self._connection.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._connection.close()
+        finally:
+            for job in self._jobs:
+                job.cancel()
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
 
     def _take_audio(self, audio: _PlacedAudio) -> None:
         received_s = asyncio.get_running_loop().time()
@@ -224,17 +203,24 @@ async def open_link(
     Raises:
         AuthError: the server refused the key.
         CapacityError: it is full.
-        ConfigError: the installed aiortc is not one that works here.
         TransportError: it cannot be reached, or is no server of this kind.
     """
-    check_versions()
     offer_loopback()
-    link = _WebRtcLink(RTCPeerConnection(RTCConfiguration(iceServers=[])), on_sent)
+    tasks = asyncio.TaskGroup()
+    await tasks.__aenter__()
+    link = _WebRtcLink(RTCPeerConnection(RTCConfiguration(iceServers=[])), tasks, on_sent)
     try:
         await link.open(server, api_key, query, timeout_s, resume)
         yield link
     finally:
-        await link.close()
+        try:
+            await link.close()
+        finally:  # left without the error that there may be: the caller is to get it as it is, and not in a group
+            await tasks.__aexit__(None, None, None)
+
+
+def _see_nothing(_: object) -> None:
+    """Take no picture: servers send none."""
 
 
 def _form(sdp: str, resume: SessionResume) -> tuple[str, bytes]:

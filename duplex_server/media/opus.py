@@ -16,7 +16,10 @@ import numpy as np
 from duplex_server.errors import ConfigError
 from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, Pcm
 
-__all__ = ["CorruptPacket", "OpusDecoder", "OpusEncoder"]
+__all__ = ["CLOCK_HZ", "CorruptPacket", "OpusDecoder", "OpusEncoder"]
+
+CLOCK_HZ = 48_000
+"""Of RTP timestamps, whatever the rate of the sound. Source: RFC 7587 §4.1."""
 
 FRAME_MS = 20
 """Length of the packets that are made. Longer ones save nothing here; shorter ones cost headers."""
@@ -82,6 +85,8 @@ _opus = _load()
 class OpusEncoder:
     """Encode speech for the ear: 24 kHz mono, CELT with low delay. One stream, in order."""
 
+    clock_hz = CLOCK_HZ
+    """Of RTP timestamps."""
     frame_samples = OUTPUT_RATE_HZ * FRAME_MS // 1000
     """Samples in every frame."""
 
@@ -124,6 +129,9 @@ class OpusDecoder:
     Args:
         rate_hz: of what comes out: 16 kHz, which is what a model hears, or another that Opus knows.
     """
+
+    clock_hz = CLOCK_HZ
+    """Of RTP timestamps."""
 
     def __init__(self, rate_hz: int = INPUT_RATE_HZ) -> None:
         error = ctypes.c_int()

@@ -16,6 +16,7 @@ from duplex_server.errors import ClientError, DuplexError
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.arrivals import Arrivals
 from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.rtc_pacer import Pacer
 from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.dialect import Dialect, RealtimeDialect
 from duplex_server.wire.events import ClientEvent, SessionResume
@@ -64,6 +65,7 @@ class Calls:
         self._observer = observer
         self._gateway = gateway
         self._tasks = asyncio.TaskGroup()
+        self._pacer = Pacer()
         self._standing: dict[str, _Call] = {}  # bounded by the manager's places
 
     async def __aenter__(self) -> Self:
@@ -77,6 +79,7 @@ class Calls:
         for call in self._standing.values():
             call.transport.hang_up()
         await self._tasks.__aexit__(kind, error, trace)
+        self._pacer.close()
 
     def new_id(self) -> str:
         """Make an id that nobody guesses."""
@@ -167,6 +170,7 @@ class Calls:
                 send_queue_bytes=self._send_queue_bytes,
                 observer=self._observer,
                 dialect=dialect,
+                pacer=self._pacer,
             ) as transport:
                 answered = await transport.answer(sdp)
                 self._standing[call_id] = _Call(transport, hello.key_id)

@@ -5,6 +5,7 @@ Knows nothing about what is said in a conversation.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,13 +38,15 @@ from duplex_server.transports.replies import (
     reply_to_status,
     visitor_of,
 )
-from duplex_server.transports.rtc_internals import check_versions
+from duplex_server.transports.rtc_media import why_not_ours
 from duplex_server.wire.client_secrets import ClientSecret, ExpiresAfter, read_secret_request
 from duplex_server.wire.codec import encode
 from duplex_server.wire.dialect import Dialect, RealtimeDialect
 from duplex_server.wire.vllm_dialect import VllmDialect
 
 __all__ = ["MetricsPage", "create_app"]
+
+_log = logging.getLogger(__name__)
 
 PREFLIGHT_S = 600
 _CALLS = "/v1/realtime/calls"
@@ -81,11 +84,9 @@ def create_app(
         page_folder: the web page's files; None to serve none.
         wall_clock_s: Unix time, for credentials that expire.
         gateway: our number, which calls' ids hold.
-
-    Raises:
-        ConfigError: the installed aiortc is not the one that calls need.
     """
-    check_versions()
+    if reason := why_not_ours():
+        _log.warning("WebRTC calls are carried by aiortc, at several times the cost and with more delay: %s", reason)
     arrivals = Arrivals(manager)
     calls = Calls(
         manager,

@@ -1,224 +1,144 @@
-"""Sound of a WebRTC call: RTP payloads of the microphone to samples in place, ticks of speech to Opus packets.
+"""Sound of a WebRTC call: RTP packets of the microphone to samples in place.
 
-Knows nothing about SDP, ICE or events. Times are the event loop's; RTP's clock for Opus is 48 kHz (RFC 7587 §4.1).
+Synchronous; time is passed in. Knows nothing about SDP, ICE or events.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable
-from fractions import Fraction
-from typing import Any, Protocol
+from typing import Protocol
 
-import av
-import numpy as np
-from aiortc import MediaStreamTrack
-
-from duplex_server.media.opus import CorruptPacket, OpusDecoder, OpusEncoder
+from duplex_server.media.jitter_buffer import JitterBuffer
+from duplex_server.media.opus import CorruptPacket
+from duplex_server.media.rtp import SEQUENCES, RtpPacket, signed32
 from duplex_server.session.transport import MediaAudio
-from duplex_server.transports.reorder import MAX_WAIT_S, Reorderer
-from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
+from duplex_server.types import INPUT_RATE_HZ, Pcm
 
-__all__ = ["Microphone", "Speaker"]
+__all__ = ["Decoder", "Microphone"]
 
-RTP_RATE_HZ = 48_000
-_RTP_TICK = RTP_RATE_HZ * TICK_MS // 1000
+_FINEST_HZ = 48_000
+"""Places are counted at this rate, of which the clocks of Opus and of G.711 are whole parts."""
 
-MAX_CONCEALED = RTP_RATE_HZ * 60 // 1000
-"""Longest gap, in RTP clock units, that is filled with a guess. A longer one stays silent, as it does for listeners."""
+MAX_CONCEALED = _FINEST_HZ * 60 // 1000
+"""Longest gap that is filled with a guess, 60 ms. A longer one stays silent, as it does for listeners."""
 
 MAX_JUMP_S = 10.0
 """A timestamp that runs further ahead of the time of arrival than this belongs to a new stream, not to a pause."""
 
-SILENCE_PACKETS = 10
-"""Silence sent after each talk spurt: 200 ms, after which a receiver's concealment has nothing left to stretch."""
 
-SILENCE_SLACK_S = 0.04
-"""How late the next tick of a spurt may be before silence is sent in its place."""
+class Decoder(Protocol):
+    """Decodes one stream of one codec to mono."""
 
-MAX_QUEUED_PACKETS = 50
-"""Packets that wait for the sender, 1 s. It takes them at once unless the connection is gone; then the oldest goes."""
+    clock_hz: int
+    """Of the RTP timestamps."""
 
+    def decode(self, packet: bytes) -> Pcm:
+        """Decode the next payload; raises :class:`CorruptPacket`."""
+        ...
 
-class RtpPacket(Protocol):
-    """What is used of aiortc's RTP packet."""
-
-    sequence_number: int
-    timestamp: int
-    ssrc: int
-    payload: bytes
+    def recover(self, n_samples: int, following: bytes) -> Pcm:
+        """Guess ``n_samples``, a multiple of 2.5 ms, that came before the payload ``following``."""
+        ...
 
 
 class Microphone:
     """Turn the RTP packets of one received track into audio that knows its place in time.
 
-    Stands where aiortc has its jitter buffer: :meth:`add` is called with every packet as it arrives and never returns
-    a frame, so that aiortc decodes nothing.
-
     Args:
         deliver: given the audio, in order.
+        make_decoder: makes a decoder for each stream that follows the one before.
+        payload_type: of the codec; packets of another are silence.
         rate_hz: of what is delivered and of its positions; a client that listens to a server takes more than a model.
 
     Attributes:
-        n_lost: packets that never came or came too late.
-        n_corrupt: packets that Opus could not decode.
+        n_corrupt: packets that could not be decoded.
+        concealed_samples: how much was guessed.
     """
 
-    def __init__(self, deliver: Callable[[MediaAudio], None], rate_hz: int = INPUT_RATE_HZ) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[MediaAudio], None],
+        make_decoder: Callable[[], Decoder],
+        payload_type: int,
+        rate_hz: int = INPUT_RATE_HZ,
+    ) -> None:
         self._deliver = deliver
+        self._make_decoder = make_decoder
+        self.payload_type = payload_type
         self._rate_hz = rate_hz
-        self._rtp_per_sample = RTP_RATE_HZ // rate_hz
-        self._reorderer: Reorderer[RtpPacket] = Reorderer()
-        self._decoder = OpusDecoder(rate_hz)
-        self._patience: asyncio.TimerHandle | None = None
+        self._decoder = make_decoder()
+        self._scale = _FINEST_HZ // self._decoder.clock_hz
+        self._per_sample = _FINEST_HZ // rate_hz
+        self.buffer = JitterBuffer(self._decoder.clock_hz)
+        """Orders the packets, and counts those that are lost."""
         self._ssrc: int | None = None
         self._number = 0  # extended sequence number of the packet played last
         self._raw = 0  # its timestamp as it was sent
-        self._stamp = 0  # its timestamp without wraps and jumps; the track's first is 0
+        self._stamp = 0  # its place, without wraps and jumps; the track's first is 0
         self._end = 0  # where its sound ended, same clock
-        self._arrived_s = 0.0
-        self.n_lost = 0
+        self._played_s = 0.0
         self.n_corrupt = 0
+        self.concealed_samples = 0
 
-    def add(self, packet: RtpPacket) -> tuple[bool, None]:
-        """Take in a packet as it arrives; what can be heard now is delivered before this returns.
+    @property
+    def clock_hz(self) -> int:
+        """Of the RTP timestamps."""
+        return self._decoder.clock_hz
 
-        Returns:
-            ``(False, None)``, in the words of aiortc's jitter buffer: no picture to ask for, no frame to decode.
-        """
-        if packet.ssrc != self._ssrc:
-            self._play(self._reorderer.flush())
-            self._reorderer = Reorderer()
-            self._decoder = OpusDecoder(self._rate_hz)
-        self._play(self._reorderer.add(packet.sequence_number, packet))
-        if not self._reorderer.waiting:
-            self.close()
-        elif self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._give_up)
-        return False, None
+    @property
+    def due_s(self) -> float | None:
+        """When :meth:`advance` must be called next; None while nothing is waited for."""
+        return self.buffer.deadline_s
 
-    def close(self) -> None:
-        """Stop waiting for missing packets."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def add(self, packet: RtpPacket, now_s: float) -> None:
+        """Take in a packet as it arrives; what can be heard now is delivered before this returns."""
+        released = self.buffer.add(packet, now_s)
+        if released:
+            self._play(released, now_s)
 
-    def _give_up(self) -> None:
-        self._patience = None
-        self._play(self._reorderer.flush())
+    def advance(self, now_s: float) -> None:
+        """Deliver what has waited long enough for packets before it."""
+        self._play(self.buffer.expire(now_s), now_s)
 
-    def _play(self, packets: list[tuple[int, RtpPacket]]) -> None:
-        for number, packet in packets:
-            self._place(number, packet)
+    def _play(self, released: list[tuple[int, RtpPacket]], now_s: float) -> None:
+        newest = released[-1][1] if released else None
+        for number, packet in released:
+            assert newest is not None
+            self._place(number, packet, newest, now_s)
             try:
-                self._fill_gap(number, packet)
-                pcm = self._decoder.decode(packet.payload)
+                if packet.payload_type == self.payload_type:
+                    self._fill_gap(number, packet)
+                    pcm = self._decoder.decode(packet.payload)
+                    self._deliver(MediaAudio(pcm, self._stamp // self._per_sample))
+                    self._end = self._stamp + len(pcm) * self._per_sample
             except CorruptPacket:
                 self.n_corrupt += 1
-                continue
             finally:
                 self._number = number
-            self._deliver(MediaAudio(pcm, self._stamp // self._rtp_per_sample))
-            self._end = self._stamp + len(pcm) * self._rtp_per_sample
 
-    def _place(self, number: int, packet: RtpPacket) -> None:
+    def _place(self, number: int, packet: RtpPacket, newest: RtpPacket, now_s: float) -> None:
         """Put the packet on the track's clock: by its timestamp, or by its arrival where that makes no sense."""
-        now_s = asyncio.get_running_loop().time()
         if self._ssrc is None:
-            self._number, self._stamp, self._end = number - 1, 0, 0
+            self._number = number - 1
         else:
-            step = _signed32(packet.timestamp - self._raw)
-            elapsed_s = now_s - self._arrived_s
-            if packet.ssrc != self._ssrc or not 0 <= step <= (elapsed_s + MAX_JUMP_S) * RTP_RATE_HZ:
+            step = signed32(packet.timestamp - self._raw) * self._scale
+            elapsed_s = now_s - self._played_s
+            begins = packet.ssrc != self._ssrc or number - self._number >= SEQUENCES
+            if begins or not 0 <= step <= (elapsed_s + MAX_JUMP_S) * _FINEST_HZ:
                 self._number = number - 1
-                elapsed = round(elapsed_s * self._rate_hz) * self._rtp_per_sample
-                self._stamp = max(self._end, self._stamp + elapsed)
+                before = signed32(newest.timestamp - packet.timestamp) * self._scale  # others that it waited for
+                elapsed = round(elapsed_s * self._rate_hz) * self._per_sample
+                self._stamp = max(self._end, self._stamp + elapsed - max(0, before))
             else:
                 self._stamp += step
-        self._ssrc, self._raw, self._arrived_s = packet.ssrc, packet.timestamp, now_s
+            if packet.ssrc != self._ssrc:
+                self._decoder = self._make_decoder()
+        self._ssrc, self._raw, self._played_s = packet.ssrc, packet.timestamp, now_s
 
     def _fill_gap(self, number: int, packet: RtpPacket) -> None:
         """Guess what lost packets held, if there are few; a gap in time without one is the sender's silence."""
-        n_missing = number - self._number - 1
-        if n_missing <= 0:
-            return
-        self.n_lost += n_missing
         gap = self._stamp - self._end
-        if 0 < gap <= MAX_CONCEALED and gap % (RTP_RATE_HZ // 400) == 0:
-            pcm = self._decoder.recover(gap // self._rtp_per_sample, packet.payload)
-            self._deliver(MediaAudio(pcm, self._end // self._rtp_per_sample))
-
-
-class Speaker(MediaStreamTrack):
-    """The track that carries the model's voice: packets as they are made, and nothing while it is silent.
-
-    Timestamps follow the clock through silence, so that the listener's buffer neither grows nor runs dry when speech
-    begins again. Whoever calls :meth:`push` sets the pace.
-    """
-
-    kind = "audio"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._encoder = OpusEncoder()
-        self._queue: deque[tuple[int, bytes]] = deque(maxlen=MAX_QUEUED_PACKETS)
-        self._epoch_s = asyncio.get_running_loop().time()
-        self._next_stamp: int | None = None  # where the spurt goes on; None between spurts
-        self._quiet_from_s = 0.0  # when silence is due if nothing more comes
-        self._silence_left = 0
-        self._arrival = asyncio.Event()
-
-    def push(self, pcm: Pcm) -> None:
-        """Send one tick: float32 ``[480]``, 24 kHz."""
-        if self._next_stamp is None:
-            elapsed = round((asyncio.get_running_loop().time() - self._epoch_s) * RTP_RATE_HZ)
-            self._next_stamp = elapsed // _RTP_TICK * _RTP_TICK
-        self._append(pcm)
-        self._silence_left = SILENCE_PACKETS
-        self._quiet_from_s = self._epoch_s + self._next_stamp / RTP_RATE_HZ + SILENCE_SLACK_S
-        self._arrival.set()
-
-    def clear(self) -> None:
-        """Drop what has not left, and end the spurt with silence now."""
-        if self._next_stamp is None:
-            return
-        if self._queue:
-            self._next_stamp = self._queue[0][0]
-            self._queue.clear()
-        self._quiet_from_s = asyncio.get_running_loop().time()
-        self._arrival.set()
-
-    async def recv(self) -> av.Packet[Any]:
-        """Wait for the next packet; aiortc's sender calls this in a loop.
-
-        Cancelled, it leaves what waits in the queue.
-        """
-        while not self._queue:
-            self._arrival.clear()
-            try:
-                async with asyncio.timeout_at(None if self._next_stamp is None else self._quiet_from_s):
-                    await self._arrival.wait()
-            except TimeoutError:
-                self._append_silence()
-        stamp, payload = self._queue.popleft()
-        packet = av.Packet(payload)
-        packet.pts = stamp
-        packet.time_base = Fraction(1, RTP_RATE_HZ)
-        return packet
-
-    def _append(self, pcm: Pcm) -> None:
-        assert self._next_stamp is not None
-        self._queue.append((self._next_stamp, self._encoder.encode(pcm)))
-        self._next_stamp += _RTP_TICK
-
-    def _append_silence(self) -> None:
-        self._append(np.zeros(OUTPUT_RATE_HZ * TICK_MS // 1000, np.float32))
-        self._quiet_from_s += TICK_MS / 1000
-        self._silence_left -= 1
-        if self._silence_left <= 0:
-            self._next_stamp = None
-
-
-def _signed32(difference: int) -> int:
-    return (difference + (1 << 31)) % (1 << 32) - (1 << 31)
+        if number - self._number > 1 and 0 < gap <= MAX_CONCEALED and gap % (_FINEST_HZ // 400) == 0:
+            pcm = self._decoder.recover(gap // self._per_sample, packet.payload)
+            self.concealed_samples += len(pcm)
+            self._deliver(MediaAudio(pcm, self._end // self._per_sample))

@@ -1,32 +1,30 @@
 """Everything that is changed inside aiortc and aioice, in one place, for the versions that it was written against.
 
-Public means do not exist for: a jitter buffer without delay, news of every arriving datagram, 127.0.0.1 as an address,
-and an ICE restart. Knows nothing about sessions.
+Public means do not exist for: media that goes past aiortc's own receivers and senders, news of every arriving datagram,
+127.0.0.1 as an address, and an ICE restart. Knows nothing about sessions, codecs or RTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import aioice.ice
-from aiortc import RTCIceTransport, RTCPeerConnection, RTCRtpReceiver
-from aiortc.jitterbuffer import JitterBuffer
-
-from duplex_server.errors import ConfigError
+import pylibsrtp
+from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpTransceiver
 
 __all__ = [
     "IceRestart",
-    "PacketSink",
-    "check_versions",
-    "ice_transport",
+    "MediaListener",
+    "MediaTap",
+    "bypass",
+    "dtls_transport",
+    "message_round_trip_s",
     "offer_loopback",
-    "read_stats",
-    "take_over",
     "unacknowledged_messages",
-    "watch_arrivals",
+    "unknown_versions",
 ]
 
 KNOWN = {"aiortc": "1.16.", "aioice": "0.13."}
@@ -42,57 +40,153 @@ OLD_PATH_LINGERS_S = 2.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
-_JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
 _MONITOR_TASK = "_RTCIceTransport__monitor_task"
+_RECEIVED_BYTES = "_RTCDtlsTransport__rx_bytes"
+_SENT_BYTES = "_RTCDtlsTransport__tx_bytes"
+
+_RTP_HEADER_BYTES = 12
+"""Shorter datagrams are no RTP. Source: RFC 3550 §5.1; RTCP's shortest, 8 bytes, has 14 more when it is encrypted."""
 
 
-class PacketSink(Protocol):
-    """What stands in for aiortc's jitter buffer."""
-
-    def add(self, packet: Any) -> tuple[bool, None]: ...
-
-
-def check_versions() -> None:
-    """Make sure that aiortc and aioice are the ones whose insides are known.
-
-    Raises:
-        ConfigError: they are not; says what to install.
-    """
+def unknown_versions() -> str:
+    """Return which of aiortc and aioice is not the one whose insides are known, and what is; "" if both are."""
     for name, known in KNOWN.items():
         installed = importlib.metadata.version(name)
         if not installed.startswith(known):
-            raise ConfigError(
-                f"{name} {installed} is installed, but WebRTC calls need {name} {known}x. Run: "
-                f"pip install '{name}~={known}0'."
-            )
+            return f"{name} {installed} is installed, {name} {known}x is known"
+    return ""
 
 
-def take_over(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
-    """Give every RTP packet that ``receiver`` gets to ``sink``, as it arrives, instead of to aiortc's jitter buffer.
+class MediaListener(Protocol):
+    """Who takes what a :class:`MediaTap` lets out. Called on the event loop, once per packet."""
 
-    Aiortc's buffer delays audio by 80 ms, and by 280 ms for ever after one lost packet.
+    def take_rtp(self, data: bytes, now_s: float) -> None:
+        """Take a decrypted RTP packet that arrived at ``now_s``, loop time."""
+        ...
+
+    def take_rtcp(self, data: bytes, now_s: float) -> None:
+        """Take a decrypted compound of RTCP packets, likewise."""
+        ...
+
+
+class MediaTap:
+    """Media of one bundled connection: taken from the sockets before aiortc sees it, and put on them after.
+
+    What is neither media, nor DTLS, nor STUN (RFC 7983 §7) ends here: an empty datagram, or one longer than SRTP
+    allows, would end aiortc's connection.
+
+    Args:
+        dtls: the connection's transport; media passes when its handshake is done.
+        listener: takes the peer's media.
+
+    Attributes:
+        foreign: payload types of RTP that is left to aiortc.
+        arrived_s: when the peer was last heard of, loop time. Peers check every 5 s at least (RFC 7675 §5.1), so that
+            one from whom nothing arrives is gone.
+        n_rejected: datagrams that looked like media and were not the peer's.
     """
-    assert isinstance(getattr(receiver, _JITTER_BUFFER), JitterBuffer), "taken over already, or aiortc has changed"
-    setattr(receiver, _JITTER_BUFFER, sink)
+
+    def __init__(self, dtls: RTCDtlsTransport, listener: MediaListener) -> None:
+        self._dtls = dtls
+        self._listener = listener
+        self._path = dtls.transport._connection
+        self._now_s = asyncio.get_running_loop().time
+        self._received_bytes = self._sent_bytes = 0
+        self.foreign: frozenset[int] = frozenset()
+        self.arrived_s = self._now_s()
+        self.n_rejected = 0
+
+    @property
+    def moved_bytes(self) -> tuple[int, int]:
+        """Bytes received and sent so far: media, and what DTLS carries."""
+        return (
+            self._received_bytes + getattr(self._dtls, _RECEIVED_BYTES),
+            self._sent_bytes + getattr(self._dtls, _SENT_BYTES),
+        )
+
+    def listen(self, path: aioice.Connection | None = None) -> None:
+        """Take the media that arrives at any address of ``path``, whose candidates have been gathered.
+
+        Args:
+            path: None for the connection's own.
+        """
+        for protocol in (path or self._path)._protocols:
+            if "datagram_received" not in vars(protocol):
+                vars(protocol)["datagram_received"] = self._filter(protocol.datagram_received)
+
+    def send_by(self, path: aioice.Connection) -> None:
+        """From now on send by ``path``."""
+        self._path = path
+
+    def send_rtp(self, packet: bytes) -> bool:
+        """Encrypt and send; False if there is no way to the peer, or none yet."""
+        session: pylibsrtp.Session | None = self._dtls._tx_srtp
+        return session is not None and self._send(session.protect(packet))
+
+    def send_rtcp(self, compound: bytes) -> bool:
+        """Encrypt and send; False if there is no way to the peer, or none yet."""
+        session: pylibsrtp.Session | None = self._dtls._tx_srtp
+        return session is not None and self._send(session.protect_rtcp(compound))
+
+    def _send(self, datagram: bytes) -> bool:
+        pair = self._path._nominated.get(1)
+        if pair is None:
+            return False
+        pair.protocol.transport.sendto(datagram, pair.remote_addr)
+        self._sent_bytes += len(datagram)
+        return True
+
+    def _filter(self, pass_on: Callable[[Any, Any], None]) -> Callable[[bytes, Any], None]:
+        def datagram_received(data: bytes, addr: Any) -> None:
+            kind = data[0] if data else 255
+            if 127 < kind < 192:
+                if len(data) > _RTP_HEADER_BYTES and not self._take(data):
+                    pass_on(data, addr)
+            elif kind < 4 or 19 < kind < 64:
+                self.arrived_s = self._now_s()
+                pass_on(data, addr)
+
+        return datagram_received
+
+    def _take(self, data: bytes) -> bool:
+        """Take media; False if it is aiortc's."""
+        session: pylibsrtp.Session | None = self._dtls._rx_srtp
+        if session is None:
+            return True
+        reports = 192 <= data[1] <= 223  # RFC 5761 §4
+        if not reports and data[1] & 0x7F in self.foreign:
+            return False
+        try:
+            packet = session.unprotect_rtcp(data) if reports else session.unprotect(data)
+        except (pylibsrtp.Error, ValueError):  # forged, repeated, too old; too long
+            self.n_rejected += 1
+            return True
+        self._received_bytes += len(data)
+        self.arrived_s = now_s = self._now_s()
+        if reports:
+            self._listener.take_rtcp(packet, now_s)
+        else:
+            self._listener.take_rtp(packet, now_s)
+        return True
 
 
-def watch_arrivals(connection: aioice.Connection, arrived: Callable[[], None]) -> None:
-    """Have ``arrived`` called for every datagram of the peer's, be it media, a message or an ICE check.
+def bypass(transceiver: RTCRtpTransceiver) -> None:
+    """Have aiortc negotiate a transceiver's media and neither receive nor send any: no thread, decoder, task or report.
 
-    Peers check every 5 s at least (RFC 7675 §5.1), so that a peer from whom nothing arrives is gone.
+    Call before a description that holds it is in force on both sides.
     """
-    data_received, request_received = connection.data_received, connection.request_received
 
-    def on_data(data: bytes, component: int) -> None:
-        arrived()
-        data_received(data, component)
+    async def leave_alone(_: Any) -> None:
+        pass
 
-    def on_request(message: Any, addr: tuple[str, int], protocol: Any) -> None:
-        arrived()
-        request_received(message, addr, protocol)
+    vars(transceiver.receiver)["receive"] = vars(transceiver.sender)["send"] = leave_alone
 
-    connection.data_received = on_data  # type: ignore[method-assign]
-    connection.request_received = on_request  # type: ignore[method-assign]
+
+def dtls_transport(connection: RTCPeerConnection) -> RTCDtlsTransport | None:
+    """Return the one transport of a bundled connection; None before anything is negotiated."""
+    for transceiver in connection.getTransceivers():
+        return transceiver.receiver.transport
+    return connection.sctp.transport if connection.sctp else None
 
 
 def offer_loopback() -> None:
@@ -109,17 +203,15 @@ def offer_loopback() -> None:
     aioice.ice.get_host_addresses = get_host_addresses
 
 
-def ice_transport(connection: RTCPeerConnection) -> RTCIceTransport | None:
-    """Return the one ICE transport of a bundled connection; None before anything is negotiated."""
-    for transceiver in connection.getTransceivers():
-        return transceiver.receiver.transport.transport
-    return connection.sctp.transport.transport if connection.sctp else None
-
-
 def unacknowledged_messages(connection: RTCPeerConnection) -> int:
     """Return how many pieces of data channel messages the peer has not confirmed."""
     sctp = connection.sctp
     return 0 if sctp is None else len(sctp._data_channel_queue) + len(sctp._outbound_queue) + len(sctp._sent_queue)
+
+
+def message_round_trip_s(connection: RTCPeerConnection) -> float | None:
+    """Return how long data channel messages take to the peer and their receipts back, smoothed; None if unknown."""
+    return None if connection.sctp is None else connection.sctp._srtt
 
 
 class IceRestart:
@@ -131,12 +223,12 @@ class IceRestart:
 
     Args:
         transport: the call's, connected.
-        arrived: as in :func:`watch_arrivals`.
+        tap: carries its media; None if aiortc does.
     """
 
-    def __init__(self, transport: RTCIceTransport, arrived: Callable[[], None]) -> None:
+    def __init__(self, transport: RTCIceTransport, tap: MediaTap | None) -> None:
         self._transport = transport
-        self._arrived = arrived
+        self._tap = tap
         self._old = transport._connection
         self._new = aioice.Connection(
             ice_controlling=self._old.ice_controlling,
@@ -147,7 +239,8 @@ class IceRestart:
     async def prepare(self) -> None:
         """Gather new candidates; from now on descriptions carry them. Cancelled, the old path stays."""
         await self._new.gather_candidates()
-        watch_arrivals(self._new, self._arrived)
+        if self._tap is not None:
+            self._tap.listen(self._new)
         # DTLS reads from the shared queue, whichever path a datagram came by.
         self._new._queue = self._old._queue
         self._describe(self._new)
@@ -192,6 +285,8 @@ class IceRestart:
         gatherer._remote_candidates_end = False
 
     def _move(self, spawn: Spawn) -> None:
+        if self._tap is not None:
+            self._tap.send_by(self._new)
         self._transport._send, self._transport._recv = self._new.send, self._new.recv
         # The monitor of the old path would take its end for the call's.
         getattr(self._transport, _MONITOR_TASK).cancel()
@@ -202,18 +297,3 @@ async def _close_quietly(connection: aioice.Connection) -> None:
     # Nobody puts anything into the new one but the mark for its end, so it needs no bound.
     connection._queue = asyncio.Queue()  # it ends its queue when it closes, and DTLS still reads from the shared one
     await connection.close()
-
-
-def read_stats(reports: Iterable[Any]) -> tuple[dict[str, float], int, int]:
-    """Return what a connection's reports say of its quality, and the bytes received and sent so far."""
-    quality: dict[str, float] = {}
-    received = sent = 0
-    for report in reports:
-        if report.type == "inbound-rtp" and report.kind == "audio":
-            quality["jitter_ms"] = report.jitter / 48  # RTP clock units of 48 kHz
-            quality["received_packets"] = float(report.packetsReceived)
-        elif report.type == "remote-inbound-rtp" and report.roundTripTime is not None:
-            quality["rtt_ms"] = report.roundTripTime * 1000
-        elif report.type == "transport":
-            received, sent = report.bytesReceived, report.bytesSent
-    return quality, received, sent

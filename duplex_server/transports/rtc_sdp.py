@@ -126,14 +126,17 @@ def read_offer(sdp: str, *, taken: Iterable[str] = (), refused: Iterable[str] = 
 
 
 def finish_answer(sdp: str, offer: Offer) -> str:
-    """Put into aiortc's answer what it lacks: refused sections in their places, what Opus should do, message sizes."""
+    """Put into aiortc's answer what it lacks: refused sections in their places, what Opus should do, message sizes.
+
+    An offer to send lost packets of sound again (NACK, RFC 4585 §4.2) is accepted.
+    """
     head, *groups = _split(sdp)
     answers = {_section(lines).mid: lines for lines in groups}
     lines = list(head)
     gone = {section.mid for section in offer.sections if section.is_stopped} | offer.refused
     lines = [_without_mids(line, gone) for line in lines]
     for section in offer.sections:
-        lines += _refusal(section) if section.mid in gone else _completed(answers[section.mid])
+        lines += _refusal(section) if section.mid in gone else _completed(answers[section.mid], section)
     return "\r\n".join(lines) + "\r\n"
 
 
@@ -222,7 +225,7 @@ def _refusal(section: Section) -> list[str]:
     return [" ".join(words), "c=IN IP4 0.0.0.0", "a=inactive", f"a=mid:{section.mid}", *formats]
 
 
-def _completed(lines: list[str]) -> list[str]:
+def _completed(lines: list[str], offered: Section) -> list[str]:
     opus = next((match[1] for match in _matches(r"a=rtpmap:(\d+) opus/48000", lines)), None)
     done = []
     for line in lines:
@@ -232,6 +235,9 @@ def _completed(lines: list[str]) -> list[str]:
             done.append(line)
         if opus is not None and line.startswith(f"a=rtpmap:{opus} "):
             done.append(f"a=fmtp:{opus} {_OPUS_WISHES}")
+            done += [
+                feedback for feedback in (f"a=rtcp-fb:{opus} nack", "a=rtcp-fb:* nack") if feedback in offered.lines
+            ]
     return done
 
 

@@ -26,15 +26,9 @@ from duplex_server.session.transport import EventStream, TransportTraits
 from duplex_server.transports.intake import Intake
 from duplex_server.transports.listeners import Listeners
 from duplex_server.transports.observer import TransportObserver
-from duplex_server.transports.rtc_internals import (
-    IceRestart,
-    ice_transport,
-    offer_loopback,
-    read_stats,
-    unacknowledged_messages,
-    watch_arrivals,
-)
-from duplex_server.transports.rtc_media import MediaPath
+from duplex_server.transports.rtc_internals import IceRestart, dtls_transport, offer_loopback
+from duplex_server.transports.rtc_media import make_media
+from duplex_server.transports.rtc_pacer import Pacer
 from duplex_server.transports.rtc_sdp import InvalidOffer, Offer, check_readable, finish_answer, read_offer
 from duplex_server.types import TICK_MS, Pcm
 from duplex_server.wire.dialect import Dialect
@@ -79,6 +73,7 @@ class WebRtcTransport:
         send_queue_bytes: int,
         observer: TransportObserver,
         dialect: Dialect,
+        pacer: Pacer,
     ) -> None:
         self._tasks = tasks
         self._jobs: set[asyncio.Task[None]] = set()
@@ -88,7 +83,6 @@ class WebRtcTransport:
         self._intake = Intake(max_message_bytes, dialect)
         self.listeners = Listeners(dialect)
         """Who else hears the call's events."""
-        self._media = MediaPath(self._intake.put_media, self._spawn)
         # Bundled: everything travels over one ICE transport. Servers are named even if there are none, because
         # aiortc's default is somebody's public STUN server.
         self._connection = RTCPeerConnection(
@@ -97,6 +91,7 @@ class WebRtcTransport:
                 bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
             )
         )
+        self._media = make_media(self._connection, self._intake.put_media, self._intake.put_media, self._spawn, pacer)
         self._connection.on("connectionstatechange", self._follow_state)
         self._connection.on("datachannel", self._take_channel)
         self._negotiating = asyncio.Lock()
@@ -104,9 +99,7 @@ class WebRtcTransport:
         self._refused: frozenset[str] = frozenset()
         self._channel: RTCDataChannel | None = None
         self._progress = asyncio.Event()  # set by everything that connected() waits for
-        self._arrived_s = 0.0
-        self._stats: dict[str, float] = {}
-        self._moved = (0, 0)
+        self._moved_bytes = (0, 0)
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
         self._ended_by = "server"
@@ -121,6 +114,7 @@ class WebRtcTransport:
         send_queue_bytes: int,
         observer: TransportObserver,
         dialect: Dialect,
+        pacer: Pacer,
     ) -> AsyncIterator[WebRtcTransport]:
         """Make a call's server end, and close it when the block is left.
 
@@ -130,6 +124,7 @@ class WebRtcTransport:
             send_queue_bytes: what may wait for a peer that does not read.
             observer: told what happens.
             dialect: how this peer spells events.
+            pacer: of this event loop; wakes media when it is due.
         """
         offer_loopback()
         async with asyncio.TaskGroup() as tasks:
@@ -140,6 +135,7 @@ class WebRtcTransport:
                 send_queue_bytes=send_queue_bytes,
                 observer=observer,
                 dialect=dialect,
+                pacer=pacer,
             )
             try:
                 yield transport
@@ -169,7 +165,7 @@ class WebRtcTransport:
             restart = await self._prepare_restart(offer)
             try:
                 await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
-                self._media.attach(self._connection)
+                self._media.attach()
                 await self._connection.setLocalDescription(await self._connection.createAnswer())
             except _UNANSWERABLE as error:
                 if restart is not None:
@@ -177,10 +173,9 @@ class WebRtcTransport:
                 raise InvalidOffer("The offer cannot be answered.", param="sdp") from error
             self._offer = offer
             self._refused |= offer.refused
+            self._media.settle()
             if restart is not None:
                 self._spawn(self._move(restart, offer.ice))
-            elif earlier is None:
-                self._watch_arrivals()
             return finish_answer(self._connection.localDescription.sdp, offer)
 
     async def connected(self) -> bool:
@@ -231,7 +226,7 @@ class WebRtcTransport:
     @property
     def heard_s(self) -> float:
         """When a packet last arrived from the peer, loop time."""
-        return self._arrived_s
+        return self._media.arrived_s
 
     def events(self) -> EventStream:
         """Iterate over what the peer sends; ends when it is gone or :meth:`close` was called."""
@@ -267,8 +262,8 @@ class WebRtcTransport:
         self._media.clear()
 
     def stats(self) -> Mapping[str, float]:
-        """Return ``rtt_ms``, ``jitter_ms``, ``lost_packets`` and ``received_packets``, as far as they are known."""
-        return self._stats | {"lost_packets": float(self._media.n_lost)}
+        """Return ``rtt_ms``, ``jitter_ms``, ``lost_packets``, ``received_packets`` and more, as far as it is known."""
+        return self._media.stats()
 
     async def close(self, error: DuplexError | None = None) -> None:  # noqa: ARG002 - the protocol's signature
         """Send what is queued, and close. Safe to call twice; takes 4 s at most.
@@ -290,6 +285,7 @@ class WebRtcTransport:
         try:
             if self._connection.connectionState == "connected":
                 await self._flush()
+            self._media.close()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._connection.close()
         except TimeoutError:
@@ -300,6 +296,7 @@ class WebRtcTransport:
                 job.cancel()
             self.listeners.hang_up()
             if self._opened:
+                self._count_bytes()
                 self._observer.connection_closed(TRAITS.name, self._ended_by)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -347,22 +344,14 @@ class WebRtcTransport:
         else:
             self._intake.put_error(InvalidEvent("Events are JSON text, not binary messages.", code="invalid_json"))
 
-    def _watch_arrivals(self) -> None:
-        transport = ice_transport(self._connection)
-        assert transport is not None, "a description was just applied"
-        watch_arrivals(transport._connection, self._note_arrival)
-
-    def _note_arrival(self) -> None:
-        self._arrived_s = asyncio.get_running_loop().time()
-
     async def _prepare_restart(self, offer: Offer) -> IceRestart | None:
         if self._offer is None or self._offer.ice == offer.ice:
             return None
-        transport = ice_transport(self._connection)
-        assert transport is not None, "an earlier offer was answered"
-        if transport.state != "completed":
+        dtls = dtls_transport(self._connection)
+        assert dtls is not None, "an earlier offer was answered"
+        if dtls.transport.state != "completed":
             raise InvalidOffer("The network path can only be changed after the call is connected.", param="sdp")
-        restart = IceRestart(transport, self._note_arrival)
+        restart = self._media.restart()
         await restart.prepare()
         return restart
 
@@ -375,25 +364,23 @@ class WebRtcTransport:
     async def _watch(self) -> None:
         """Keep the statistics, and notice a peer that is gone without a word."""
         loop = asyncio.get_running_loop()
-        self._note_arrival()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            if loop.time() - self._arrived_s >= PEER_SILENCE_S:
+            if loop.time() - self._media.arrived_s >= PEER_SILENCE_S:
                 self._end("vanished", f"has sent nothing for {PEER_SILENCE_S:.0f} s")
                 return
-            self._read_stats(list((await self._connection.getStats()).values()))
+            self._count_bytes()
 
-    def _read_stats(self, reports: Sequence[Any]) -> None:
-        quality, received, sent = read_stats(reports)
-        self._stats |= quality
-        self._observer.bytes_moved(TRAITS.name, received - self._moved[0], sent - self._moved[1])
-        self._moved = (received, sent)
+    def _count_bytes(self) -> None:
+        received, sent = self._media.moved_bytes
+        self._observer.bytes_moved(TRAITS.name, received - self._moved_bytes[0], sent - self._moved_bytes[1])
+        self._moved_bytes = received, sent
 
     async def _flush(self) -> None:
         """Wait until the peer has confirmed every event, or for a second."""
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                while unacknowledged_messages(self._connection):  # noqa: ASYNC110 - aiortc has no event for it
+                while self._media.unconfirmed:  # noqa: ASYNC110 - aiortc has no event for it
                     await asyncio.sleep(TICK_MS / 1000)
         except TimeoutError:
             _log.info("a WebRTC peer did not confirm the last events")

@@ -13,17 +13,14 @@ import pytest
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from duplex_server.client import ReceivedAudio, connect
-from duplex_server.client.webrtc import _Microphone
 from duplex_server.errors import AuthError, CapacityError, DuplexError, SessionExpired, TransportError
 from duplex_server.session.transport import MediaAudio
-from duplex_server.transports.rtc_audio import Microphone
-from duplex_server.transports.rtc_internals import take_over
+from duplex_server.transports.rtc_fallback import AiortcMedia
 from duplex_server.types import Pcm
 from duplex_server.wire.codec import encode
 from duplex_server.wire.events import ErrorEvent, InputAudioBufferClear, ServerEvent, SessionCreated, SessionUpdated
 from duplex_server.wire.objects import ErrorObject
 from duplex_server.wire.session_object import Session
-from tests.helpers.virtual_time import run
 
 pytestmark = pytest.mark.e2e
 
@@ -33,12 +30,15 @@ class Peer:
 
     def __init__(self, answer_with: tuple[int, dict[str, str], bytes] | None = None) -> None:
         self.connection = RTCPeerConnection()
-        self.microphone = _Microphone()
         self.request = b""
         self.messages: list[dict[str, Any]] = []
         self.heard: list[MediaAudio] = []
         self.channel: RTCDataChannel | None = None
         self._answer_with = answer_with
+        self._jobs: list[asyncio.Task[None]] = []
+        self.media = AiortcMedia(
+            self.connection, self.heard.append, lambda _: None, lambda job: self._jobs.append(asyncio.create_task(job))
+        )
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.request = await reader.readuntil(b"\r\n\r\n")
@@ -54,8 +54,7 @@ class Peer:
     async def _negotiate(self, offer: str) -> bytes:
         self.connection.on("datachannel", self._greet)
         await self.connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        self.connection.addTrack(self.microphone)
-        take_over(self.connection.getReceivers()[0], Microphone(self.heard.append))
+        self.media.attach()
         await self.connection.setLocalDescription(await self.connection.createAnswer())
         return self.connection.localDescription.sdp.encode()
 
@@ -110,7 +109,7 @@ def test_a_call_carries_settings_events_and_audio_both_ways() -> None:
             received: list[ReceivedAudio] = []
             events = conversation.events()
             for n in range(200):
-                peer.microphone.put(tone(480, 480 * n), 24_000)
+                peer.media.send(tone(480, 480 * n))
                 await conversation.send_audio(tone(480, 480 * n), 24_000)
                 await asyncio.sleep(0.005)
                 if len(peer.heard) >= 20:
@@ -186,14 +185,3 @@ def test_nobody_there() -> None:
                 pass
 
     real_time(main)
-
-
-def test_the_microphone_track_keeps_the_newest_second_when_nobody_takes() -> None:
-    async def main() -> None:
-        microphone = _Microphone()
-        for n in range(80):
-            microphone.put(tone(480, 480 * n), 24_000)
-        first = await microphone.recv()
-        assert first.pts == 30 * 960
-
-    run(main())

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
 import importlib.metadata
+from types import SimpleNamespace
+from typing import Any
 
 import aioice.ice
 import pytest
+from pylibsrtp import Policy, Session
 
-from duplex_server.errors import ConfigError
+from duplex_server.media.rtp import RtpPacket, write_rtp
 from duplex_server.transports import rtc_internals
-from duplex_server.transports.rtc_internals import check_versions, offer_loopback
+from duplex_server.transports.rtc_internals import MediaTap, offer_loopback, unknown_versions
+from tests.helpers.virtual_time import run
 
 
 def test_the_installed_versions_are_the_known_ones() -> None:
-    check_versions()
+    assert unknown_versions() == ""
 
 
-def test_another_version_is_a_reason_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.0")
-    with pytest.raises(ConfigError, match=r"aiortc 2\.0\.0.*pip install 'aiortc~=1\.16\.0'"):
-        check_versions()
+    assert unknown_versions() == "aiortc 2.0.0 is installed, aiortc 1.16.x is known"
 
 
 def test_loopback_is_an_address_only_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +34,153 @@ def test_loopback_is_an_address_only_where_there_is_no_other(monkeypatch: pytest
     addresses.clear()
     assert patched(True, True) == [rtc_internals.LOOPBACK]
     assert patched(False, True) == []
+
+
+class Socket:
+    """What a tap listens to: a protocol of aioice's, reduced to what is used."""
+
+    def __init__(self) -> None:
+        self.passed_on: list[bytes] = []
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.passed_on.append(data)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.rtp: list[bytes] = []
+        self.rtcp: list[bytes] = []
+
+    def take_rtp(self, data: bytes, now_s: float) -> None:
+        self.rtp.append(data)
+
+    def take_rtcp(self, data: bytes, now_s: float) -> None:
+        self.rtcp.append(data)
+
+
+class Line:
+    """A tap on a connection made of nothing but its parts that a tap touches, and the peer's end of its encryption."""
+
+    def __init__(self) -> None:
+        keys = [bytes([n]) * 30 for n in (1, 2)]
+        self.peer = Session(Policy(key=keys[0], ssrc_type=Policy.SSRC_ANY_OUTBOUND))
+        self.socket, self.listener = Socket(), Listener()
+        self.path = SimpleNamespace(_protocols=[self.socket], _nominated={})
+        dtls: Any = SimpleNamespace(
+            transport=SimpleNamespace(_connection=self.path),
+            _rx_srtp=Session(Policy(key=keys[0], ssrc_type=Policy.SSRC_ANY_INBOUND)),
+            _tx_srtp=Session(Policy(key=keys[1], ssrc_type=Policy.SSRC_ANY_OUTBOUND)),
+            _RTCDtlsTransport__rx_bytes=0,
+            _RTCDtlsTransport__tx_bytes=0,
+        )
+        self.dtls = dtls
+        self.tap = MediaTap(dtls, self.listener)
+        self.tap.listen()
+        self.tap.listen()
+
+    def arrive(self, data: bytes) -> None:
+        self.socket.datagram_received(data, ("10.0.0.2", 5))
+
+
+def packet(number: int, payload: bytes = b"sound", payload_type: int = 111) -> bytes:
+    return write_rtp(RtpPacket(payload_type, False, number, 960 * number, 7, payload))
+
+
+REPORT = bytes.fromhex("80c9000100000007")
+
+
+def test_media_is_decrypted_and_goes_to_the_listener_alone() -> None:
+    async def scenario() -> None:
+        line = Line()
+        protected = line.peer.protect(packet(1))
+        line.arrive(protected)
+        line.arrive(line.peer.protect_rtcp(REPORT))
+        assert line.listener.rtp == [packet(1)]
+        assert line.listener.rtcp == [REPORT]
+        assert not line.socket.passed_on
+        assert line.tap.moved_bytes[0] == len(protected) + len(line.peer.protect_rtcp(REPORT))
+
+    run(scenario())
+
+
+def test_stun_and_dtls_go_on_to_aiortc() -> None:
+    async def scenario() -> None:
+        line = Line()
+        datagrams = [bytes([first]) + b"x" * 20 for first in (0, 1, 3, 20, 22, 63)]
+        for datagram in datagrams:
+            line.arrive(datagram)
+        assert line.socket.passed_on == datagrams
+
+    run(scenario())
+
+
+def test_types_of_media_that_are_left_to_aiortc_go_there_encrypted() -> None:
+    async def scenario() -> None:
+        line = Line()
+        line.tap.foreign = frozenset({96})
+        camera = line.peer.protect(packet(1, payload_type=96))
+        line.arrive(camera)
+        line.arrive(line.peer.protect(packet(2)))
+        assert line.socket.passed_on == [camera]
+        assert line.listener.rtp == [packet(2)]
+
+    run(scenario())
+
+
+def test_what_belongs_to_nobody_ends_at_the_tap() -> None:
+    """Of these, the empty datagram and the one longer than SRTP takes would end aiortc's connection."""
+
+    async def scenario() -> None:
+        line = Line()
+        sent = line.peer.protect(packet(1))
+        forged = sent[:-1] + bytes([sent[-1] ^ 1])
+        for garbage in (
+            b"",
+            b"\x80",
+            bytes([64]) * 40,
+            b"\xff" * 40,
+            forged,
+            b"\x80\x6f" + bytes(3000),
+            b"\x80\xc9" * 9,
+        ):
+            line.arrive(garbage)
+        assert not line.socket.passed_on
+        assert not line.listener.rtp
+        assert line.tap.n_rejected == 3
+        line.arrive(sent)
+        line.arrive(sent)
+        assert line.listener.rtp == [packet(1)], "once"
+
+    run(scenario())
+
+
+def test_before_the_handshake_media_is_dropped_and_none_is_sent() -> None:
+    async def scenario() -> None:
+        line = Line()
+        line.dtls._rx_srtp = line.dtls._tx_srtp = None
+        line.arrive(line.peer.protect(packet(1)))
+        assert not line.listener.rtp
+        assert not line.socket.passed_on
+        assert not line.tap.send_rtp(packet(1))
+        assert not line.tap.send_rtcp(REPORT)
+
+    run(scenario())
+
+
+def test_media_leaves_by_the_pair_that_was_nominated_and_by_the_new_path_after_a_move() -> None:
+    async def scenario() -> None:
+        line = Line()
+        assert not line.tap.send_rtp(packet(0)), "no pair yet"
+        paths = [line.path, SimpleNamespace(_protocols=[], _nominated={})]
+        sent: list[tuple[int, Any]] = []
+        for n, path in enumerate(paths):
+            transport = SimpleNamespace(sendto=lambda data, addr, n=n: sent.append((n, addr)))
+            pair = SimpleNamespace(protocol=SimpleNamespace(transport=transport), remote_addr=("10.0.0.2", n))
+            path._nominated[1] = pair
+        assert line.tap.send_rtp(packet(1))
+        line.tap.send_by(paths[1])  # type: ignore[arg-type]
+        assert line.tap.send_rtcp(REPORT)
+        assert sent == [(0, ("10.0.0.2", 0)), (1, ("10.0.0.2", 1))]
+        assert line.tap.moved_bytes[1] > len(packet(1)) + len(REPORT)
+
+    run(scenario())

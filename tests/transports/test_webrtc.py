@@ -14,7 +14,7 @@ from aiortc import RTCIceTransport
 from duplex_server.config import Settings
 from duplex_server.session.transport import MediaAudio, Transport
 from duplex_server.transports import rtc_internals, webrtc
-from duplex_server.transports.rtc_internals import IceRestart, ice_transport
+from duplex_server.transports.rtc_internals import IceRestart, dtls_transport
 from duplex_server.wire.events import SessionHeartbeatAck, SessionUpdate
 from tests.transports import serving
 from tests.transports.calling import Camera, Client, Tone, calling
@@ -224,10 +224,11 @@ def test_a_call_moves_to_another_network_path_without_a_break(monkeypatch: pytes
         manager = served.manager
         async with calling(served) as client:
             await client.connect()
-            path = ice_transport(client.connection)
-            assert path is not None
+            dtls = dtls_transport(client.connection)
+            assert dtls is not None
+            path = dtls.transport
             before = ports_of(path)
-            restart = IceRestart(path, lambda: None)
+            restart = IceRestart(path, None)
             await restart.prepare()
             response = await client.renegotiate()
             assert response.status_code == 200
@@ -264,8 +265,9 @@ def test_a_new_path_that_leads_nowhere_leaves_the_call_where_it_was(monkeypatch:
             await client.connect()
             (transport,) = served.manager.transports
             assert isinstance(transport, webrtc.WebRtcTransport)
-            path = ice_transport(transport._connection)
-            assert path is not None
+            dtls = dtls_transport(transport._connection)
+            assert dtls is not None
+            path = dtls.transport
             before = ports_of(path)
             assert (await client.renegotiate(with_other_credentials)).status_code == 200
             assert ports_of(path) != before
@@ -374,8 +376,8 @@ def test_a_peer_that_only_listens_is_not_taken_for_gone() -> None:
             await client.connect()
             (transport,) = served.manager.transports
             assert isinstance(transport, webrtc.WebRtcTransport)
-            before_s = transport._arrived_s
-            while transport._arrived_s == before_s:  # noqa: ASYNC110 - nothing tells of an arrival
+            before_s = transport.heard_s
+            while transport.heard_s == before_s:  # noqa: ASYNC110 - nothing tells of an arrival
                 await asyncio.sleep(0.05)
             await client.heartbeat()
         finally:
@@ -448,6 +450,7 @@ def test_the_quality_of_the_connection_is_measured() -> None:
                 await asyncio.sleep(0.1)
             assert transport.stats()["lost_packets"] == 0
             assert 0 <= transport.stats()["rtt_ms"] < 1000
+        await served.ended("webrtc", "peer")
         assert 'direction="received",transport="webrtc"' in served.metrics.render().decode()
 
     run(scenario, manager=FakeManager(conversation=sing))
