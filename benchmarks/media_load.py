@@ -36,7 +36,7 @@ from benchmarks.media_analysis import (
 from benchmarks.media_call import Call, Door, NoCall, called
 from benchmarks.media_speech import Track, decoded
 from benchmarks.media_steps import Step
-from benchmarks.server import Usage, usage
+from benchmarks.server import Usage, cpu_time_s, family, usage
 
 __all__ = ["Plan", "matches_of", "measure", "photograph", "pin", "talk"]
 
@@ -71,9 +71,9 @@ class _Measured:
 
     start_s: float
     end_s: float
-    before: Usage
-    after: Usage
+    cpu_s: float
     own_cpu_s: float
+    after: Usage
     lags_s: list[float] = field(default_factory=list)
 
 
@@ -125,6 +125,7 @@ async def _connect(url: str, door: Door, n_sessions: int, stack: AsyncExitStack)
 
 async def _speak(calls: Sequence[Call], server: psutil.Process, plan: Plan) -> _Measured:
     lags_s: list[float] = []
+    processes = family(server)
     async with asyncio.TaskGroup() as tasks:
         talking = [tasks.create_task(talk(calls, plan.track, lags_s))]
         if plan.picture is not None:
@@ -133,13 +134,15 @@ async def _speak(calls: Sequence[Call], server: psutil.Process, plan: Plan) -> _
         lags_s.clear()
         gc.collect()
         gc.disable()  # a collection of all the packets that are kept would be taken for the server's lateness
-        before, own_s, start_s = usage(server), time.process_time(), time.monotonic()
+        start_s, own_s, before_s = time.monotonic(), time.process_time(), sum(map(cpu_time_s, processes))
         await asyncio.sleep(plan.seconds)
-        end_s, own_cpu_s, after = time.monotonic(), time.process_time() - own_s, usage(server)
+        end_s, own_cpu_s = time.monotonic(), time.process_time() - own_s
+        cpu_s = sum(map(cpu_time_s, processes)) - before_s
+        after = usage(server)
         gc.enable()
         for task in talking:
             task.cancel()
-    return _Measured(start_s, end_s, before, after, own_cpu_s, lags_s)
+    return _Measured(start_s, end_s, cpu_s, own_cpu_s, after, lags_s)
 
 
 async def talk(calls: Sequence[Call], track: Track, lags_s: list[float]) -> None:
@@ -184,7 +187,6 @@ def _judge(
         if call.listens:
             found = matches_of(call, plan.track, call.payloads())
             delays_s += [match.delay_s for match in found if measured.start_s <= match.sent_s < measured.end_s]
-    cpu_s = sum(measured.after.cpu_s.values()) - sum(measured.before.cpu_s.values())
     n_calls = max(1, len(calls))
     return Step(
         n_sessions=n_sessions,
@@ -194,8 +196,8 @@ def _judge(
         worst_gap_share=max(gaps, default=1.0),
         delay_p50_s=percentile(delays_s, 50) if delays_s else None,
         delay_p95_s=percentile(delays_s, 95) if delays_s else None,
-        core_share=cpu_s / seconds,
-        cpu_ms=1000 * cpu_s / seconds / n_calls,
+        core_share=measured.cpu_s / seconds,
+        cpu_ms=1000 * measured.cpu_s / seconds / n_calls,
         memory_mb=(measured.after.memory_bytes - empty.memory_bytes) / n_calls / 1e6,
         connect_cpu_ms=1000 * (sum(connected.cpu_s.values()) - sum(empty.cpu_s.values())) / n_calls,
         connect_s=float(np.mean([call.connect_s for call in calls])) if calls else 0.0,

@@ -62,11 +62,14 @@ class Step:
 
 
 def held(steps: Sequence[Step]) -> Step | None:
-    """Return the largest step that was good, below every one that was not; None if there is none."""
+    """Return the largest step that was good, below every one that was not; None if there is none.
+
+    Of several with as many calls it is the longest: one that was not good, however short, counts against all.
+    """
     ceiling = min((step.n_sessions for step in steps if not step.good), default=math.inf)
     return max(
         (step for step in steps if step.good and step.n_sessions < ceiling),
-        key=lambda step: step.n_sessions,
+        key=lambda step: (step.n_sessions, step.seconds),
         default=None,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.media_steps import Step, held, next_sessions
@@ -50,3 +52,6 @@ def test_what_is_not_held() -> None:
     assert not step(4, delay_s=0.41).good
     assert not step(4, delay_s=None).good
     assert held([step(4), step(6, gaps=0.5), step(8)]) == step(4), "above a failure nothing counts"
+    long = replace(step(4), seconds=120.0)
+    assert held([step(4), long, step(4)]) == long
+    assert held([step(4), replace(long, gap_share=0.5)]) is None, "what was held for a moment only was not held"
