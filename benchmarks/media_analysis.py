@@ -22,9 +22,11 @@ __all__ = [
     "PACKET_S",
     "Arrivals",
     "Match",
+    "Times",
     "active_s",
     "arrivals_of",
     "gap_s",
+    "holes_s",
     "listened",
     "matches",
     "place",
@@ -48,6 +50,8 @@ _EVERY_S = 0.25
 _ALIKE = 0.6
 """Correlation from which on a window is the same sound, after two codecs."""
 _FAINT_DB = -45.0
+_LOUD_DB, _SILENT_DB = -40.0, -60.0
+"""What was louder than the one is heard, after two codecs, as nothing less than the other: codecs do not silence."""
 _DITHER_SAMPLES = 37
 """Windows start at all offsets within a packet, one after the other: the delay of a packet's average sample."""
 
@@ -67,11 +71,16 @@ class Arrivals:
     """Sequence numbers without wraps."""
     stamp: Positions
     """Timestamps without wraps, 48 kHz."""
+    marked: npt.NDArray[np.bool_]
+    """Whether the sender says that speech begins with this packet, after a pause (RFC 3551 §4.1)."""
+
+    def of(self, chosen: npt.NDArray[Any]) -> Arrivals:
+        """Return some of them, by places or by a mask."""
+        return Arrivals(self.at_s[chosen], self.number[chosen], self.stamp[chosen], self.marked[chosen])
 
     def between(self, start_s: float, end_s: float) -> Arrivals:
         """Return those that arrived within a time."""
-        inside = (self.at_s >= start_s) & (self.at_s < end_s)
-        return Arrivals(self.at_s[inside], self.number[inside], self.stamp[inside])
+        return self.of((self.at_s >= start_s) & (self.at_s < end_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,10 @@ class Match:
     """When the packet left that holds its first sample."""
     delay_s: float
     """How much later the packet arrived that holds the same sample."""
+    shift_samples: int
+    """How much later it lies in the heard sound than in the sent, 8 kHz."""
+    origin_samples: int
+    """Where it lies in the sent sound, 8 kHz."""
 
 
 def arrivals_of(packets: Sequence[tuple[float, bytes]]) -> tuple[Arrivals, Positions]:
@@ -95,11 +108,12 @@ def arrivals_of(packets: Sequence[tuple[float, bytes]]) -> tuple[Arrivals, Posit
     """
     if not packets:
         nothing = np.zeros(0, np.int64)
-        return Arrivals(np.zeros(0), nothing, nothing), nothing
-    numbers, stamps = np.array([struct.unpack_from("!HI", packet, 2) for _, packet in packets], np.int64).T
+        return Arrivals(np.zeros(0), nothing, nothing, np.zeros(0, np.bool_)), nothing
+    kinds, numbers, stamps = np.array([struct.unpack_from("!BHI", packet, 1) for _, packet in packets], np.int64).T
     at_s = np.array([time_s for time_s, _ in packets], np.float64)
-    _, first = np.unique(_unwrapped(numbers, 16), return_index=True)
-    return Arrivals(at_s[first], _unwrapped(numbers, 16)[first], _unwrapped(stamps, 32)[first]), first
+    everything = Arrivals(at_s, _unwrapped(numbers, 16), _unwrapped(stamps, 32), kinds >= 0x80)
+    _, first = np.unique(everything.number, return_index=True)
+    return everything.of(first), first
 
 
 def _unwrapped(values: Positions, bits: int) -> Positions:
@@ -116,7 +130,8 @@ def gap_s(packets: Arrivals, *, pauses: bool) -> float:
 
     Args:
         packets: of one call.
-        pauses: whether the talker pauses, so that a jump in time without a missing packet may be meant.
+        pauses: whether the talker pauses, so that a jump in time without a missing packet may be meant, although the
+            sender does not say that speech begins anew.
     """
     return _listen(packets, pauses=pauses)[1]
 
@@ -138,11 +153,12 @@ def _listen(packets: Arrivals, *, pauses: bool) -> tuple[list[float], float]:
         np.diff(packets.number).tolist(),
         np.diff(packets.stamp).tolist(),
         packets.stamp[1:].tolist(),
+        packets.marked[1:].tolist(),
         strict=True,
     )
-    for at_s, n_steps, advance, stamp in steps:
+    for at_s, n_steps, advance, stamp, marked in steps:
         hole = max(0, advance - _PACKET_STAMP)
-        if pauses and n_steps == 1 and hole >= _PAUSE_STAMP:
+        if n_steps == 1 and (marked or (pauses and hole >= _PAUSE_STAMP)):
             base_s = max(base_s, at_s + BUFFER_S - stamp / _RTP_HZ)
         else:
             late_s = max(0.0, at_s - (base_s + stamp / _RTP_HZ))
@@ -227,9 +243,36 @@ def matches(sent: Pcm, departures_s: Times, heard: Pcm, arrivals_s: Times, *, mo
         first, last = np.searchsorted(departures_s, [at_s - most_s, at_s]) * _PACKET_SAMPLES
         position = _find(sent[first : last + window], piece)
         if position is not None:
-            sent_s = float(departures_s[min((first + position) // _PACKET_SAMPLES, len(departures_s) - 1)])
-            found.append(Match(sent_s, float(at_s) - sent_s))
+            origin = int(first) + position
+            sent_s = float(departures_s[min(origin // _PACKET_SAMPLES, len(departures_s) - 1)])
+            found.append(Match(sent_s, float(at_s) - sent_s, start - origin, origin))
     return found
+
+
+def holes_s(sent: Pcm, heard: Pcm, found: Sequence[Match], first: int, last: int) -> float:
+    """Return how long nothing was heard where, by what was sent, somebody was in the middle of speaking.
+
+    Finds also what packets do not show: silence that a server put in because it had nothing else.
+
+    Args:
+        sent: float32, 8 kHz, as in :func:`matches`.
+        heard: float32, 8 kHz.
+        found: pieces of the one in the other, in order; each tells where its neighbourhood belongs.
+        first: where to begin in what was heard, samples.
+        last: where to end.
+    """
+    if not found:
+        return 0.0
+    loud_sent = _levels_db(sent) >= _LOUD_DB
+    within_speech = loud_sent & np.roll(loud_sent, 1) & np.roll(loud_sent, -1)
+    shifts = np.array([match.shift_samples for match in found])
+    centres = shifts + np.array([match.origin_samples for match in found])
+    slots = np.arange(max(0, first) // _PACKET_SAMPLES, min(last, len(heard)) // _PACKET_SAMPLES)
+    silent = slots[_levels_db(heard)[slots] < _SILENT_DB]
+    nearest = np.abs(centres[None, :] - silent[:, None] * _PACKET_SAMPLES).argmin(axis=1)
+    origins = (silent * _PACKET_SAMPLES - shifts[nearest]) // _PACKET_SAMPLES
+    inside = (origins >= 0) & (origins < len(within_speech))
+    return float(np.sum(within_speech[origins[inside]]) * PACKET_S)
 
 
 def _find(track: Pcm, piece: Pcm) -> int | None:
@@ -245,6 +288,13 @@ def _find(track: Pcm, piece: Pcm) -> int | None:
     alike = products / norms
     best = int(np.argmax(alike))
     return best if alike[best] >= _ALIKE else None
+
+
+def _levels_db(pcm: Pcm) -> npt.NDArray[np.floating[Any]]:
+    """Return the level of each 20 ms."""
+    windows = pcm[: len(pcm) // _PACKET_SAMPLES * _PACKET_SAMPLES].reshape(-1, _PACKET_SAMPLES)
+    levels: npt.NDArray[np.floating[Any]] = 10 * np.log10(np.mean(np.square(windows), axis=1) + 1e-12)
+    return levels
 
 
 def _level_db(pcm: Pcm) -> float:

@@ -27,8 +27,10 @@ from benchmarks.media_analysis import (
     MATCH_RATE_HZ,
     PACKET_S,
     Match,
+    Times,
     arrivals_of,
     gap_s,
+    holes_s,
     matches,
     place,
     returned_s,
@@ -37,8 +39,9 @@ from benchmarks.media_call import Call, Door, NoCall, called
 from benchmarks.media_speech import Track, decoded
 from benchmarks.media_steps import Step
 from benchmarks.server import Usage, cpu_time_s, family, usage
+from duplex_server.types import Pcm
 
-__all__ = ["Plan", "matches_of", "measure", "photograph", "pin", "talk"]
+__all__ = ["Listened", "Plan", "listen", "measure", "photograph", "pin", "talk"]
 
 _SLOTS = 8
 """Callers are spread over a packet's 20 ms in so many groups, so that they do not all speak at once."""
@@ -48,6 +51,11 @@ _EARS = 6
 """Callers whose sound is listened to; packets of the others are only counted and timed."""
 _STRIDE = 37
 """Each caller begins so many packets further in the track."""
+_WARM_UP_S = 1.0
+_LEAST_RETURNED = 0.98
+"""Of what was said so much must come back, before anything counts as missing: a step ends in the middle of a word."""
+_PAUSING_SHARE = 0.8
+"""A voice that speaks less pauses, and its echo may."""
 _MOST_DELAY_S = 4.0
 """The longest delay that is looked for: a server ten times too late is still understood, not taken for a silent one."""
 
@@ -93,6 +101,9 @@ def photograph() -> bytes:
 
 async def measure(url: str, server: psutil.Process, door: Door, n_sessions: int, plan: Plan) -> Step:
     """Have some callers speak to a server that nobody else uses, and say what it cost and what they heard."""
+    async with called(url, door, listens=False) as call:  # what is loaded for the first call is not a call's own
+        await _speak([call], server, replace(plan, seconds=_WARM_UP_S, settle_s=0.0))
+    await asyncio.sleep(_WARM_UP_S)
     empty = usage(server)
     async with AsyncExitStack() as stack:
         calls, trouble = await _connect(url, door, n_sessions, stack)
@@ -177,28 +188,29 @@ def _judge(
 ) -> Step:
     empty, connected = usages
     seconds = measured.end_s - measured.start_s
-    gaps, delays_s = [], []
+    gaps, holes, delays_s = [], [], list[float]()
     for call in calls:
         arrivals, _ = arrivals_of(call.packets)
         inside = arrivals.between(measured.start_s, measured.end_s)
-        missing_s = plan.track.speech_share * seconds - returned_s(inside) - PACKET_S
-        pauses = plan.track.speech_share < 1
+        missing_s = _LEAST_RETURNED * plan.track.speech_share * seconds - returned_s(inside)
+        pauses = plan.track.speech_share < _PAUSING_SHARE
         gaps.append(min(1.0, max(gap_s(inside, pauses=pauses), missing_s, 0.0) / seconds))
         if call.listens:
-            found = matches_of(call, plan.track, call.payloads())
-            delays_s += [match.delay_s for match in found if measured.start_s <= match.sent_s < measured.end_s]
+            listened = listen(call, plan.track, call.payloads())
+            delays_s += [match.delay_s for match in listened.found if measured.start_s <= match.sent_s < measured.end_s]
+            holes.append(listened.holes_s(measured.start_s, measured.end_s) / seconds)
     n_calls = max(1, len(calls))
     return Step(
         n_sessions=n_sessions,
         n_connected=min(len(calls), n_standing),
         seconds=seconds,
-        gap_share=float(np.mean(gaps)) if gaps else 1.0,
-        worst_gap_share=max(gaps, default=1.0),
+        gap_share=float(max(np.mean(gaps), np.mean(holes))) if gaps and holes else 1.0,
+        worst_gap_share=max([*gaps, *holes], default=1.0),
         delay_p50_s=percentile(delays_s, 50) if delays_s else None,
         delay_p95_s=percentile(delays_s, 95) if delays_s else None,
         core_share=measured.cpu_s / seconds,
         cpu_ms=1000 * measured.cpu_s / seconds / n_calls,
-        memory_mb=(measured.after.memory_bytes - empty.memory_bytes) / n_calls / 1e6,
+        memory_mb=(measured.after.private_bytes - empty.private_bytes) / n_calls / 1e6,
         connect_cpu_ms=1000 * (sum(connected.cpu_s.values()) - sum(empty.cpu_s.values())) / n_calls,
         connect_s=float(np.mean([call.connect_s for call in calls])) if calls else 0.0,
         load_share=measured.own_cpu_s / seconds,
@@ -206,7 +218,28 @@ def _judge(
     )
 
 
-def matches_of(call: Call, track: Track, payloads: Sequence[tuple[float, bytes, bytes]]) -> list[Match]:
+@dataclass(frozen=True, slots=True)
+class Listened:
+    """What a caller heard, beside what it said."""
+
+    sent: Pcm
+    """float32, 8 kHz."""
+    heard: Pcm
+    """float32, 8 kHz, by the packets' timestamps."""
+    arrivals_s: Times
+    """When each 20 ms of it arrived, NaN where none did."""
+    found: list[Match]
+
+    def holes_s(self, start_s: float, end_s: float) -> float:
+        """Return how long nothing was heard, of what arrived in a time, where somebody was speaking."""
+        inside = np.flatnonzero((self.arrivals_s >= start_s) & (self.arrivals_s < end_s))
+        if not len(inside):
+            return 0.0
+        n = round(PACKET_S * MATCH_RATE_HZ)
+        return holes_s(self.sent, self.heard, self.found, int(inside[0]) * n, int(inside[-1] + 1) * n)
+
+
+def listen(call: Call, track: Track, payloads: Sequence[tuple[float, bytes, bytes]]) -> Listened:
     """Decode what a caller heard and sent, and find the one in the other. Takes a second for a minute of a call.
 
     Args:
@@ -217,6 +250,7 @@ def matches_of(call: Call, track: Track, payloads: Sequence[tuple[float, bytes, 
     arrivals, order = arrivals_of([(at_s, header) for at_s, header, _ in payloads])
     heard, holder = place(decoded([payloads[number][2] for number in order], MATCH_RATE_HZ), arrivals.stamp)
     arrivals_s = np.append(arrivals.at_s, np.nan)[holder]
-    sent = decoded([track.packet(call.first + number) for number in range(len(call.departures_s))], MATCH_RATE_HZ)
-    departures_s = np.array(call.departures_s)
-    return matches(np.concatenate(sent), departures_s, heard, arrivals_s, most_s=_MOST_DELAY_S) if sent else []
+    frames = decoded([track.packet(call.first + number) for number in range(len(call.departures_s))], MATCH_RATE_HZ)
+    sent = np.concatenate([*frames, np.zeros(0, np.float32)])
+    found = matches(sent, np.array(call.departures_s), heard, arrivals_s, most_s=_MOST_DELAY_S)
+    return Listened(sent, heard, arrivals_s, found)

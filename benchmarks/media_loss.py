@@ -27,7 +27,7 @@ from benchmarks.media_analysis import (
     played_s,
 )
 from benchmarks.media_call import Call, Door, called
-from benchmarks.media_load import matches_of, talk
+from benchmarks.media_load import listen, talk
 from benchmarks.media_speech import Track, decoded
 from benchmarks.udp_relay import Impairment, UdpRelay, relayed
 from duplex_server.models.embedded.model import build
@@ -179,7 +179,7 @@ async def _spoil(relay: UdpRelay, condition: Condition, length_s: float, began_s
 def _judge(speech: Speech, raw: _Raw) -> Endured:
     call, bad = raw.call, raw.bad
     payloads = call.payloads()
-    found = matches_of(call, speech.track, payloads)
+    found = listen(call, speech.track, payloads).found
     before = [match.delay_s for match in found if match.sent_s < bad.start_s]
     during = [match.delay_s for match in found if bad.start_s <= match.sent_s < bad.end_s]
     after = [match.delay_s for match in found if match.sent_s >= bad.end_s + _SETTLED_S]

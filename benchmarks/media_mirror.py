@@ -19,8 +19,8 @@ __all__ = ["QUIET_RMS", "MirrorModel", "build"]
 _UNIT_MS = 40
 QUIET_RMS = 10 ** (-50 / 20)
 """A unit below this is a pause, in which nothing is said."""
-_PAUSE_UNITS = 8
-"""Pause after which a turn is over, 320 ms: longer than those between two words."""
+_PAUSE_UNITS = 3
+"""Pause after which a turn is over: 120 ms, longer than most within a sentence."""
 _LEAD: Pcm = np.zeros(OUTPUT_RATE_HZ * _UNIT_MS // 1000, np.float32)
 """Put before the first unit of each turn, so that playing does not run dry when a unit comes a little late."""
 

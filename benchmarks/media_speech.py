@@ -23,7 +23,8 @@ _BROWSER_HZ = 48_000
 _FRAME_SAMPLES = _BROWSER_HZ // 50
 _BIT_RATE = 32_000
 """What Chromium uses for a voice in mono."""
-_BREATH_S = 0.1
+_BREATH_S = 0.25
+"""Between two sentences of a voice that never stops."""
 _STORY = (
     "Once upon a time there was a man who lived by the sea and mended clocks",
     "Every morning he walked along the shore and looked for pieces of brass",
@@ -63,7 +64,8 @@ def endless(duty: float) -> Track:
             clip = mouth.say(sentence, voice)
             pause_s = _BREATH_S if duty >= 1 else len(clip) / OUTPUT_RATE_HZ * (1 / duty - 1)
             pieces += [clip, np.zeros(round(pause_s * OUTPUT_RATE_HZ), np.float32)]
-    return Track(as_browser(np.concatenate(pieces)), min(1.0, duty))
+    pcm = np.concatenate(pieces)
+    return Track(as_browser(pcm), sum(map(len, pieces[::2])) / len(pcm))
 
 
 def spoken(sentences: Sequence[str], pause_s: float) -> tuple[Track, list[tuple[float, float]]]:

@@ -12,6 +12,8 @@ MOST_GAPS = 0.01
 """Share of the time without sound, on average over the calls, up to which a server holds them."""
 MOST_DELAY_S = 0.4
 """From wire to wire, 95th percentile."""
+_MOST_OWN_DELAY_S = 0.02
+"""How late callers may send, 99th percentile: a third of what a listener buffers."""
 _USEFUL_SHARE = 0.85
 """Of the core that a first step's cost leaves room for: calls grow cheaper with their number, and a core is never
 full."""
@@ -59,6 +61,11 @@ class Step:
             and self.delay_p95_s is not None
             and self.delay_p95_s <= MOST_DELAY_S
         )
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the callers themselves were so late that the step says little about the server."""
+        return self.late_p99_s > _MOST_OWN_DELAY_S
 
 
 def held(steps: Sequence[Step]) -> Step | None:

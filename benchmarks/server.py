@@ -36,6 +36,8 @@ class Usage:
     """CPU seconds by process: the server's own as ``server``, its children by what they run."""
     memory_bytes: int
     """Proportional set size: memory that several of the processes share is counted once."""
+    private_bytes: int
+    """Memory that no other process has: what grows with sessions, whatever else runs on the machine."""
 
 
 def free_port() -> int:
@@ -93,12 +95,14 @@ def _await_ready(process: subprocess.Popen[bytes], url: str, said: TextIO) -> No
 def usage(server: psutil.Process) -> Usage:
     """Return what a server and its children have used until now. Takes tens of milliseconds."""
     cpu_s: dict[str, float] = {}
-    memory_bytes = 0
+    memory_bytes = private_bytes = 0
     for process in family(server):
         name = "server" if process.pid == server.pid else _role(process)
         cpu_s[name] = cpu_s.get(name, 0.0) + cpu_time_s(process)
-        memory_bytes += process.memory_full_info().pss
-    return Usage(cpu_s, memory_bytes)
+        memory = process.memory_full_info()
+        memory_bytes += memory.pss
+        private_bytes += memory.uss
+    return Usage(cpu_s, memory_bytes, private_bytes)
 
 
 def family(server: psutil.Process) -> list[psutil.Process]:

@@ -13,6 +13,7 @@ from benchmarks.media_analysis import (
     active_s,
     arrivals_of,
     gap_s,
+    holes_s,
     listened,
     matches,
     place,
@@ -24,7 +25,7 @@ from duplex_server.types import Pcm
 
 def even(n: int, start_s: float = 5.0) -> Arrivals:
     numbers = np.arange(n, dtype=np.int64)
-    return Arrivals(start_s + numbers * 0.02, numbers, numbers * 960)
+    return Arrivals(start_s + numbers * 0.02, numbers, numbers * 960, np.zeros(n, np.bool_))
 
 
 def header(number: int, stamp: int) -> bytes:
@@ -66,9 +67,18 @@ def test_missing_packets_are_silence() -> None:
     stream = even(100)
     keep = np.ones(100, bool)
     keep[30:33] = False
-    assert gap_s(Arrivals(stream.at_s[keep], stream.number[keep], stream.stamp[keep]), pauses=False) == pytest.approx(
-        0.06
-    )
+    assert gap_s(stream.of(keep), pauses=False) == pytest.approx(0.06)
+
+
+def test_a_jump_in_time_is_a_pause_where_the_sender_says_so() -> None:
+    stream = even(100)
+    stream.at_s[50:] += 0.1
+    stream.stamp[50:] += 4_800
+    assert gap_s(stream, pauses=False) == pytest.approx(0.1)
+    stream.marked[50] = True
+    assert gap_s(stream, pauses=False) == pytest.approx(0.0)
+    stream.number[50:] += 1
+    assert gap_s(stream, pauses=False) == pytest.approx(0.1), "a packet is missing, whatever the mark says"
 
 
 def test_a_jump_in_time_is_a_pause_only_where_the_talker_pauses() -> None:
@@ -102,6 +112,22 @@ def test_the_delay_is_found_also_when_it_changes() -> None:
     after = [match.delay_s for match in found if match.sent_s > 104.1]
     assert len(before) > 8 and np.mean(before) == pytest.approx(0.13, abs=0.003)
     assert len(after) > 8 and np.mean(after) == pytest.approx(0.23, abs=0.003)
+
+
+def test_silence_within_speech_is_a_hole_and_silence_within_a_pause_is_not() -> None:
+    sent = voice(8.0)
+    sent[24_000:28_000] = 0
+    times_s = np.arange(len(sent) // 160) * 0.02
+    inserted = np.concatenate([sent[:16_000], np.zeros(800, np.float32), sent[16_000:]])[: len(sent)]
+    for heard, least_s, most_s in (
+        (sent, 0, 0),
+        (inserted, 0.06, 0.1),
+        (np.where(np.arange(64_000) // 800 == 5, 0, sent), 0.06, 0.1),
+    ):
+        found = matches(sent, times_s, heard, times_s + 0.05, most_s=2.0)
+        assert len(found) > 20
+        assert least_s <= holes_s(sent, heard, found, 0, len(heard)) <= most_s
+    assert holes_s(sent, sent, [], 0, len(sent)) == 0
 
 
 def test_another_sound_is_not_taken_for_what_was_sent() -> None:

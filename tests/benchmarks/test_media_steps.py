@@ -46,6 +46,11 @@ def test_the_search_ends_after_so_many_steps() -> None:
     assert len(search(100, 9.0, most_steps=3)) == 3
 
 
+def test_a_step_whose_callers_were_late_is_known() -> None:
+    assert not step(4).disturbed
+    assert replace(step(4), late_p99_s=0.05).disturbed
+
+
 def test_what_is_not_held() -> None:
     assert step(4).good
     assert not step(4, gaps=0.011).good
