@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import struct
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import pylibsrtp
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpTransceiver
 
 __all__ = [
+    "MAX_SOURCES",
     "IceRestart",
     "MediaListener",
     "MediaTap",
@@ -48,6 +50,13 @@ _RTP_HEADER_BYTES = 12
 """Shorter datagrams are no RTP. Source: RFC 3550 §5.1; RTCP's shortest, 8 bytes, has 14 more when it is encrypted."""
 
 
+_LONGEST_BYTES = 1500
+"""Of a datagram that pylibsrtp takes. What is longer raises an error that aiortc does not expect, and ends its call."""
+
+MAX_SOURCES = 256
+"""Streams that a peer may send in one call. libsrtp looks at one after the other for each packet, and keeps all."""
+
+
 def unknown_versions() -> str:
     """Return which of aiortc and aioice is not the one whose insides are known, and what is; "" if both are."""
     for name, known in KNOWN.items():
@@ -73,7 +82,7 @@ class MediaTap:
     """Media of one bundled connection: taken from the sockets before aiortc sees it, and put on them after.
 
     What is neither media, nor DTLS, nor STUN (RFC 7983 §7) ends here: an empty datagram, or one longer than SRTP
-    allows, would end aiortc's connection.
+    allows, would end aiortc's connection. So do STUN messages that aioice stumbles over.
 
     Args:
         dtls: the connection's transport; media passes when its handshake is done.
@@ -83,7 +92,7 @@ class MediaTap:
         foreign: payload types of RTP that is left to aiortc.
         arrived_s: when the peer was last heard of, loop time. Peers check every 5 s at least (RFC 7675 §5.1), so that
             one from whom nothing arrives is gone.
-        n_rejected: datagrams that looked like media and were not the peer's.
+        n_rejected: datagrams that looked like media and were not the peer's, or like STUN and were none.
     """
 
     def __init__(self, dtls: RTCDtlsTransport, listener: MediaListener) -> None:
@@ -95,6 +104,7 @@ class MediaTap:
         self.foreign: frozenset[int] = frozenset()
         self.arrived_s = self._now_s()
         self.n_rejected = 0
+        self._sources: set[bytes] = set()  # SSRCs of the peer's streams; at most MAX_SOURCES
 
     @property
     def moved_bytes(self) -> tuple[int, int]:
@@ -110,9 +120,10 @@ class MediaTap:
         Args:
             path: None for the connection's own.
         """
-        for protocol in (path or self._path)._protocols:
+        path = path or self._path
+        for protocol in path._protocols:
             if "datagram_received" not in vars(protocol):
-                vars(protocol)["datagram_received"] = self._filter(protocol.datagram_received)
+                vars(protocol)["datagram_received"] = self._filter(path, protocol.datagram_received)
 
     def send_by(self, path: aioice.Connection) -> None:
         """From now on send by ``path``."""
@@ -136,15 +147,20 @@ class MediaTap:
         self._sent_bytes += len(datagram)
         return True
 
-    def _filter(self, pass_on: Callable[[Any, Any], None]) -> Callable[[bytes, Any], None]:
+    def _filter(self, path: aioice.Connection, pass_on: Callable[[Any, Any], None]) -> Callable[[bytes, Any], None]:
         def datagram_received(data: bytes, addr: Any) -> None:
             kind = data[0] if data else 255
             if 127 < kind < 192:
-                if len(data) > _RTP_HEADER_BYTES and not self._take(data):
+                if _RTP_HEADER_BYTES < len(data) <= _LONGEST_BYTES and not self._take(data):
                     pass_on(data, addr)
             elif kind < 4 or 19 < kind < 64:
-                self.arrived_s = self._now_s()
-                pass_on(data, addr)
+                pair = path._nominated.get(1)
+                if pair is None or addr[:2] == pair.remote_addr:  # a stranger's are no sign of the peer
+                    self.arrived_s = self._now_s()
+                try:
+                    pass_on(data, addr)
+                except struct.error:  # aioice, of a STUN attribute of another length than it should have
+                    self.n_rejected += 1
 
         return datagram_received
 
@@ -156,11 +172,16 @@ class MediaTap:
         reports = 192 <= data[1] <= 223  # RFC 5761 §4
         if not reports and data[1] & 0x7F in self.foreign:
             return False
-        try:
-            packet = session.unprotect_rtcp(data) if reports else session.unprotect(data)
-        except (pylibsrtp.Error, ValueError):  # forged, repeated, too old; too long
+        source = data[4:8] if reports else data[8:12]
+        if source not in self._sources and len(self._sources) == MAX_SOURCES:
             self.n_rejected += 1
             return True
+        try:
+            packet = session.unprotect_rtcp(data) if reports else session.unprotect(data)
+        except pylibsrtp.Error:  # forged, repeated, too old
+            self.n_rejected += 1
+            return True
+        self._sources.add(source)
         self._received_bytes += len(data)
         self.arrived_s = now_s = self._now_s()
         if reports:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ from pylibsrtp import Policy, Session
 
 from duplex_server.media.rtp import RtpPacket, write_rtp
 from duplex_server.transports import rtc_internals
-from duplex_server.transports.rtc_internals import MediaTap, offer_loopback, unknown_versions
+from duplex_server.transports.rtc_internals import MAX_SOURCES, MediaTap, offer_loopback, unknown_versions
 from tests.helpers.virtual_time import run
 
 
@@ -120,6 +122,7 @@ def test_types_of_media_that_are_left_to_aiortc_go_there_encrypted() -> None:
         line.tap.foreign = frozenset({96})
         camera = line.peer.protect(packet(1, payload_type=96))
         line.arrive(camera)
+        line.arrive(b"\x80\x60" + bytes(1500))  # too long for aiortc, whoever sent it
         line.arrive(line.peer.protect(packet(2)))
         assert line.socket.passed_on == [camera]
         assert line.listener.rtp == [packet(2)]
@@ -146,10 +149,60 @@ def test_what_belongs_to_nobody_ends_at_the_tap() -> None:
             line.arrive(garbage)
         assert not line.socket.passed_on
         assert not line.listener.rtp
-        assert line.tap.n_rejected == 3
+        assert line.tap.n_rejected == 2
         line.arrive(sent)
         line.arrive(sent)
         assert line.listener.rtp == [packet(1)], "once"
+
+    run(scenario())
+
+
+def test_a_stun_message_that_aioice_stumbles_over_ends_at_the_tap() -> None:
+    """Its attributes are parsed before anybody is asked who sent it."""
+
+    async def scenario() -> None:
+        line = Line()
+        protocol = aioice.ice.StunProtocol(SimpleNamespace(data_received=None))  # type: ignore[arg-type]
+        line.path._protocols.append(protocol)
+        line.tap.listen()
+        short_priority = bytes.fromhex("0001 0008 2112a442") + bytes(12) + bytes.fromhex("0024 0001 00000000")
+        with pytest.raises(struct.error):
+            aioice.ice.StunProtocol.datagram_received(protocol, short_priority, ("10.0.0.2", 5))
+        protocol.datagram_received(short_priority, ("10.0.0.2", 5))
+        assert line.tap.n_rejected == 1
+
+    run(scenario())
+
+
+def test_what_a_stranger_sends_is_no_sign_of_the_peer() -> None:
+    async def scenario() -> None:
+        line = Line()
+        check = bytes(20)
+        began_s = line.tap.arrived_s
+        await asyncio.sleep(1)
+        line.arrive(check)
+        assert line.tap.arrived_s == began_s + 1, "while there is no pair, anybody may be the peer"
+        line.path._nominated[1] = SimpleNamespace(remote_addr=("10.0.0.2", 5))
+        await asyncio.sleep(1)
+        line.socket.datagram_received(check, ("10.0.0.3", 5))
+        assert line.tap.arrived_s == began_s + 1
+        line.arrive(check)
+        assert line.tap.arrived_s == began_s + 2
+
+    run(scenario())
+
+
+def test_a_peer_may_send_only_so_many_streams() -> None:
+    """Libsrtp would keep each, and look through all of them for every packet."""
+
+    async def scenario() -> None:
+        line = Line()
+        for ssrc in range(MAX_SOURCES + 10):
+            line.arrive(line.peer.protect(write_rtp(RtpPacket(111, False, 1, 960, ssrc, b"sound"))))
+        assert len(line.listener.rtp) == MAX_SOURCES
+        assert line.tap.n_rejected == 10
+        line.arrive(line.peer.protect(write_rtp(RtpPacket(111, False, 2, 1920, 0, b"sound"))))
+        assert len(line.listener.rtp) == MAX_SOURCES + 1, "those that there are go on"
 
     run(scenario())
 
