@@ -24,6 +24,7 @@ __all__ = [
     "ModelSpec",
     "Pcm",
     "Pcm16",
+    "Refusal",
     "SessionSetup",
     "Tokens",
     "Unit",
@@ -155,6 +156,18 @@ class Compaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a model will not do, though it goes on with the conversation as if that had not been asked for."""
+
+    message: str
+    """Why; the peer is told."""
+    param: str
+    """The field at fault, as the wire names it, e.g. ``session.instructions``."""
+    revision: int | None = None
+    """:attr:`SessionSetup.revision` of the set-up that cannot be had; None where it is something else."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOutput:
     """What a model yields for one row, as soon as it exists."""
 
@@ -182,6 +195,9 @@ class ModelOutput:
     """Of the unit that is being taken; once per unit at most, in its last output."""
     compaction: Compaction | None = None
     """The context has just been made smaller."""
+    refusal: Refusal | None = None
+    unit: int = 0
+    """Index of the unit that it answers. Filled in by the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +251,5 @@ class SessionSetup:
     """Speaking rate, 0.25..1.5; 1 is the model's normal one."""
     listen_scale: float = 1.0
     """How much likelier than by itself the model is to go on listening where it may speak; the wire's ``eagerness``."""
+    revision: int = 0
+    """Which of the conversation's set-ups this is, for a :class:`Refusal` to name; nothing else."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Protocol, Self
 
 from duplex_server.engine.base import UnitDone
@@ -182,7 +183,7 @@ class RowSlot:
             return
         self._spoke = self._spoke or bool(output.turn and (len(output.audio) or output.text))
         self._cost = output.cost or self._cost
-        self._outputs.append(output)
+        self._outputs.append(replace(output, unit=self._n_stepped))
         self._news.set()
 
     def stepped(self, waited_s: float = 0.0, step_s: float = 0.0, n_rows: int = 1) -> None:

@@ -60,7 +60,11 @@ class Model(Protocol):
         ...
 
     def configure(self, row: int, setup: SessionSetup) -> None:
-        """Change a running conversation's set-up, from its next unit on."""
+        """Change a running conversation's set-up, from its next unit on.
+
+        What cannot be had is a :class:`~duplex_server.types.Refusal` among the outputs of that unit, with the set-up's
+        revision; the conversation then goes on as it was.
+        """
         ...
 
     def step(self, batch: Sequence[RowUnit]) -> Iterator[RowOutput | RowFailure]:

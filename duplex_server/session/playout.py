@@ -50,6 +50,10 @@ class Slice:
     """float32 ``[n]`` at 24 kHz, n > 0."""
     first: bool
     """The turn's first audio."""
+    last: bool
+    """The turn ends with it."""
+    unit: int
+    """Index of the unit that its first sample was made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,13 @@ class _Turn:
     ended: bool = False
     anchor_s: float | None = None  # when its sample 0 is heard, moved by every underrun
     texts: deque[TextPiece] = field(default_factory=deque)  # bounded by the turn's length: one per output
+    units: deque[tuple[int, int]] = field(default_factory=deque)  # first sample, unit; bounded likewise
+
+    def unit_sent_next(self) -> int:
+        """Return the unit of the sample that is sent next; there must be one."""
+        while len(self.units) > 1 and self.units[1][0] <= self.sent:
+            self.units.popleft()
+        return self.units[0][1]
 
 
 class Playout:
@@ -139,6 +150,7 @@ class Playout:
         if output.text:
             turn.texts.append(TextPiece(output.text, turn.generated, turn.generated + len(output.audio)))
         if len(output.audio):
+            turn.units.append((turn.generated, output.unit))
             turn.chunks.append(output.audio)
             turn.waiting += len(output.audio)
             turn.generated += len(output.audio)
@@ -207,10 +219,11 @@ class Playout:
         return self._slice(turn, n_samples, first)
 
     def _slice(self, turn: _Turn, n_samples: int, first: bool) -> Slice:
+        unit = turn.unit_sent_next()
         pcm = self._shape(self._pop(turn, n_samples))
         if self._lead_samples == 0 and n_samples < _TICK_SAMPLES:  # a media track takes whole ticks
             pcm = np.concatenate([pcm, np.zeros(_TICK_SAMPLES - n_samples, np.float32)])
-        return Slice(turn.number, pcm, first)
+        return Slice(turn.number, pcm, first, turn.ended and not turn.waiting, unit)
 
     def current(self, turn: int) -> bool:
         """Whether ``turn`` has not been cut."""
@@ -231,10 +244,11 @@ class Playout:
         if turn is not None:
             played = self._played(turn, now_s)
             if turn.waiting and turn.sent and self._lead_samples == 0:
+                unit = turn.unit_sent_next()
                 tail = self._shape(self._pop(turn, min(_FADE_SAMPLES, turn.waiting)))
                 faded = np.zeros(_TICK_SAMPLES, np.float32)
                 faded[: len(tail)] = tail * np.linspace(1, 0, len(tail), dtype=np.float32)
-                self._farewell = Slice(turn.number, faded, False)
+                self._farewell = Slice(turn.number, faded, first=False, last=False, unit=unit)
         self._turns.clear()
         self._retired = None
         self._cut_through = self._newest

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from duplex_server.engine.base import Slot
 from duplex_server.errors import ClientError, ModelTimeout
-from duplex_server.media.resample import resample
 from duplex_server.media.vad import VoiceDetector
 from duplex_server.session.attachment import Attachment
 from duplex_server.session.camera import Camera
@@ -30,6 +28,7 @@ from duplex_server.session.limits import SessionLimits
 from duplex_server.session.microphone import Microphone
 from duplex_server.session.observer import SessionObserver, SessionSummary
 from duplex_server.session.reporting import Reporting
+from duplex_server.session.setup import setup_of
 from duplex_server.session.timeline import InputTimeline, UnitCutter
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
 from duplex_server.session.turns import Hold, Ignore, Interrupt, SpeechStarted, SpeechStopped, TurnEvent, Turns
@@ -41,12 +40,12 @@ from duplex_server.types import (
     ModelOutput,
     ModelSpec,
     Pcm,
-    SessionSetup,
     Unit,
 )
 from duplex_server.wire import requests as asked
 from duplex_server.wire.dialogue import Dialogue, Outcome
 from duplex_server.wire.events import ServerEvent
+from duplex_server.wire.reply import Reply
 
 __all__ = ["Session", "SessionLimits"]
 
@@ -152,10 +151,12 @@ class Session:
             case ClientError():
                 self._refuse(received)
             case _:
-                reply = self._dialogue.receive(received)
-                self._send(reply.events)
-                for request in reply.requests:
-                    self._perform(request)
+                self._act_on(self._dialogue.receive(received))
+
+    def _act_on(self, reply: Reply) -> None:
+        self._send(reply.events)
+        for request in reply.requests:
+            self._perform(request)
 
     def _perform(self, request: asked.Request) -> None:
         match request:  # CommitInput changes nothing: the model has heard all that came, and waits for CreateResponse
@@ -168,7 +169,7 @@ class Session:
                 self._add_text(request.text)
             case asked.Configure():
                 self._turns.taking = request.turn_taking
-                self._slot.configure(_with_voice(request))
+                self._slot.configure(setup_of(request))
             case asked.ClearInput():
                 self._timeline.clear()
             case asked.CreateResponse():
@@ -344,6 +345,8 @@ class Session:
     def _take_output(self, output: ModelOutput) -> None:
         if output.heard is not None:
             self._send(self._dialogue.heard(output.heard))
+        if output.refusal is not None:
+            self._act_on(self._dialogue.setups.refused(output.refusal))
         self._reporting.model_said(output, self._loop_s)
         if output.end_of_session:
             self._ending.model_leaves()
@@ -388,11 +391,3 @@ class Session:
         self._send(self._dialogue.fail(error) if error else [])
         self._send(self._dialogue.reports.closed(self._ending.reason))
         await self._transport.close(error)
-
-
-def _with_voice(request: asked.Configure) -> SessionSetup:
-    """Return the set-up with the voice to clone at the rate that models hear; at most 30 s, some milliseconds' work."""
-    if request.reference is None:
-        return request.setup
-    pcm = resample(request.reference.pcm, request.reference.rate_hz, INPUT_RATE_HZ)
-    return replace(request.setup, voice_reference=pcm)

@@ -14,6 +14,7 @@ from duplex_server.session.playout import Cut, Playout, Slice
 from duplex_server.types import OUTPUT_RATE_HZ, TICK_MS, ModelOutput
 from duplex_server.wire.dialogue import Dialogue, Outcome
 from duplex_server.wire.events import ServerEvent
+from duplex_server.wire.response_stream import SoundPlace
 
 __all__ = ["Voice"]
 
@@ -150,7 +151,7 @@ class Voice:
         if self._media_track:
             self._transport.send_audio(due.pcm)
         if due.turn == self._response_turn:
-            self._send(self._dialogue.audio(due.turn, due.pcm))
+            self._send(self._dialogue.audio(due.turn, due.pcm, SoundPlace(due.unit, due.last)))
 
     def _end_response(self, turn: int, outcome: Outcome, played_samples: int) -> None:
         if turn and turn == self._response_turn:

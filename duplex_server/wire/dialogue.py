@@ -28,16 +28,16 @@ from duplex_server.wire.requests import (
     CancelResponse,
     ClearOutput,
     CloseSession,
-    Configure,
     Continue,
     CreateResponse,
     Pause,
     TurnTaking,
 )
-from duplex_server.wire.response_stream import Outcome, ResponseSettings, ResponseStream
+from duplex_server.wire.response_stream import Outcome, ResponseSettings, ResponseStream, SoundPlace
 from duplex_server.wire.responses import Responses
 from duplex_server.wire.session_object import Session, SessionPatch
 from duplex_server.wire.session_state import REALTIME_PCM_RATES_HZ, SessionState
+from duplex_server.wire.setups import Setups
 from duplex_server.wire.user_turns import UserTurns
 
 __all__ = ["Dialogue", "Outcome", "Reply"]
@@ -100,6 +100,8 @@ class Dialogue:
         self._responses = Responses(self._ids, self._history)
         self.reports = Reports(self._ids, self._responses, self._wants)
         """What is told of extensions."""
+        self.setups = Setups(self._ids, self._state)
+        """What the model was asked to be; takes its refusals."""
         self._was_heard = False
         self._closed = False
 
@@ -197,18 +199,19 @@ class Dialogue:
         """Count what the model read and wrote; return whether the open response has become longer than it may."""
         return not self._closed and self._responses.count(turn, tokens)
 
-    def audio(self, turn: int, pcm: Pcm) -> list[ServerEvent]:
+    def audio(self, turn: int, pcm: Pcm, place: SoundPlace | None = None) -> list[ServerEvent]:
         """Count audio as sent, and return the deltas that carry it; none with a media track.
 
         Args:
             turn: the turn it belongs to.
             pcm: float32 ``[n_samples]`` at 24 kHz.
+            place: where the model made it, if that is known.
         """
         response = self._current(turn)
         if response is None:
             return []
         self._was_heard = True
-        return [*response.audio(pcm)]
+        return [*response.audio(pcm, place)]
 
     def is_silent(self, turn: int) -> bool:
         """Whether the response that carries ``turn`` is to be read, not heard."""
@@ -302,7 +305,7 @@ class Dialogue:
         if not self.turn_taking.report_speech:
             events += self._user.abandon()
         same = self.setup == setup and self.turn_taking == taking and self._state.reference is reference
-        return Reply(events, [] if same else [Configure(self.setup, self.turn_taking, self._state.reference)])
+        return Reply(events, [] if same else [self.setups.ask(event.event_id)])
 
     def _create_response(self, event: c.ResponseCreate) -> Reply:
         if self._responses.open is not None:

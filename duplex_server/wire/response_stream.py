@@ -56,7 +56,7 @@ from duplex_server.wire.server_events import (
     ResponseOutputTextDone,
 )
 
-__all__ = ["Outcome", "ResponseEvent", "ResponseSettings", "ResponseStream"]
+__all__ = ["Outcome", "ResponseEvent", "ResponseSettings", "ResponseStream", "SoundPlace"]
 
 _MAX_DELTA_SAMPLES = OUTPUT_RATE_HZ // 4
 """250 ms in one audio delta: players start sooner, and an interruption finds less to throw away."""
@@ -104,6 +104,16 @@ _STATUS: dict[Outcome, tuple[ResponseStatus, StatusDetails | None]] = {
     Outcome.INCOMPLETE: ("incomplete", StatusDetails(type="incomplete", reason="max_output_tokens")),
     Outcome.FAILED: ("failed", StatusDetails(type="failed", error=ResponseError(type="server_error"))),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPlace:
+    """Where in what a model makes a piece of sound belongs."""
+
+    unit: int
+    """Index of the unit that it was made for; where there are several, of the first."""
+    last: bool
+    """Whether it ends its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +208,12 @@ class ResponseStream:
             )
         ]
 
-    def audio(self, pcm: Pcm) -> list[ResponseEvent]:
+    def audio(self, pcm: Pcm, place: SoundPlace | None = None) -> list[ResponseEvent]:
         """Count audio as made, and send it where it goes over the wire.
 
         Args:
             pcm: float32 ``[n_samples]`` at 24 kHz.
+            place: where the model made it, if that is known.
         """
         if self.spoken is None or not len(pcm):
             return []
@@ -210,7 +221,7 @@ class ResponseStream:
         self.spoken.generated_samples += len(pcm)
         if self._settings.media_track or self._settings.text_only:
             return []
-        return list(self._deltas(pcm, start_samples, self.spoken))
+        return list(self._deltas(pcm, start_samples, self.spoken, place))
 
     def playback(self, state: Literal["started", "stopped", "cleared"]) -> list[ResponseEvent]:
         """Report what the media track does; each once, ``stopped`` not before ``response.done``."""
@@ -281,7 +292,9 @@ class ResponseStream:
         yield ResponseOutputItemDone(event_id=event_id(), response_id=response_id, item=item)
         yield ConversationItemDone(event_id=event_id(), item=item, previous_item_id=self._previous)
 
-    def _deltas(self, pcm: Pcm, start_samples: int, spoken: Spoken) -> Iterator[ResponseEvent]:
+    def _deltas(
+        self, pcm: Pcm, start_samples: int, spoken: Spoken, place: SoundPlace | None
+    ) -> Iterator[ResponseEvent]:
         for offset in range(0, len(pcm), _MAX_DELTA_SAMPLES):
             piece = pcm[offset : offset + _MAX_DELTA_SAMPLES]
             encoded = self._outlet.encode(piece)
@@ -292,7 +305,11 @@ class ResponseStream:
             metadata: AudioMetadata | UnsetType = UNSET
             if self._settings.marks:
                 rate_hz = self._settings.audio_format.rate_hz
-                metadata = _marks(spoken, start_ms, start_ms + len(piece) * 1000 // OUTPUT_RATE_HZ)
+                metadata = AudioMetadata(
+                    unit=UNSET if place is None else place.unit,
+                    end_of_turn=place is not None and place.last and offset + len(piece) == len(pcm),
+                    audio_text_marks=_marks(spoken, start_ms, start_ms + len(piece) * 1000 // OUTPUT_RATE_HZ),
+                )
             yield ResponseOutputAudioDelta(
                 event_id=self._ids.event(),
                 response_id=self.response_id,
@@ -334,6 +351,5 @@ class ResponseStream:
         return msgspec.structs.replace(response, generated_ms=generated_ms, played_ms=heard_ms)
 
 
-def _marks(spoken: Spoken, start_ms: int, end_ms: int) -> AudioMetadata:
-    marks = spoken.marks(start_ms, end_ms)
-    return AudioMetadata(audio_text_marks=[AudioTextMark(text_chars=n, audio_end_ms=at_ms) for n, at_ms in marks])
+def _marks(spoken: Spoken, start_ms: int, end_ms: int) -> list[AudioTextMark]:
+    return [AudioTextMark(text_chars=n, audio_end_ms=at_ms) for n, at_ms in spoken.marks(start_ms, end_ms)]

@@ -249,6 +249,10 @@ class AudioTextMark(msgspec.Struct, kw_only=True, frozen=True):
 class AudioMetadata(msgspec.Struct, kw_only=True, frozen=True):
     """``metadata`` of an audio delta."""
 
+    unit: int | UnsetType = UNSET
+    """The unit that the model made it for; where it holds the sound of several, the first."""
+    end_of_turn: bool = False
+    """Whether the turn ends with it. One whose end is known only after its last sound was sent has no such delta."""
     audio_text_marks: list[AudioTextMark] = []
 
 
@@ -262,7 +266,7 @@ class ResponseOutputAudioDelta(_PartEvent, kw_only=True, frozen=True, tag="respo
     sample_rate_hz: int | UnsetType = UNSET
     """Extension (``playback``)."""
     metadata: AudioMetadata | UnsetType = UNSET
-    """Extension (``playback``): which words of the transcript end in this audio."""
+    """Extension (``playback``): where the model made it, and which words of the transcript end in it."""
 
 
 class ResponseOutputAudioDone(_PartEvent, kw_only=True, frozen=True, tag="response.output_audio.done"):

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from duplex_server.errors import InvalidEvent
 from duplex_server.types import InterruptionPolicy, ModelSpec, SessionSetup
 from duplex_server.wire.audio_format import G711_RATE_HZ, PCM_FORMAT, AudioFormat
+from duplex_server.wire.capabilities import capabilities_of
 from duplex_server.wire.requests import TurnTaking
 from duplex_server.wire.session_object import (
     OPT_IN_NAMES,
@@ -24,7 +25,6 @@ from duplex_server.wire.session_object import (
     AudioInputPatch,
     AudioOutputConfig,
     AudioOutputPatch,
-    Capabilities,
     ExtraBody,
     Session,
     SessionPatch,
@@ -35,7 +35,7 @@ from duplex_server.wire.session_object import (
 )
 from duplex_server.wire.voice_reference import CUSTOM_VOICE, VoiceReference, decode_voice_reference, same_voice
 
-__all__ = ["REALTIME_PCM_RATES_HZ", "SessionState"]
+__all__ = ["REALTIME_PCM_RATES_HZ", "SessionState", "Settings"]
 
 REALTIME_PCM_RATES_HZ = frozenset({24_000})
 """Source: OpenAI Realtime API reference, ``audio/pcm``."""
@@ -51,7 +51,7 @@ _LISTEN_SCALES = {"low": 1.2, "medium": 1.0, "auto": 1.0, "high": 0.85}
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
+class Settings:
     """Everything an update can change; replaced as a whole."""
 
     session: Session
@@ -91,9 +91,9 @@ class SessionState:
                 input=AudioInputConfig(turn_detection=_initial_detection(turn_taking)),
                 output=AudioOutputConfig(voice=voice, speed=setup.speed),
             ),
-            capabilities=_capabilities(spec),
+            capabilities=capabilities_of(spec),
         )
-        settings = _Settings(session, spec.transcribes, setup.language, None, frozenset())
+        settings = Settings(session, spec.transcribes, setup.language, None, frozenset())
         self._settings = self._completed(settings)
 
     @property
@@ -149,6 +149,19 @@ class SessionState:
         """How the session decides who speaks."""
         return self._taking_of(self._settings)
 
+    @property
+    def settings(self) -> Settings:
+        """All of them, as they are now."""
+        return self._settings
+
+    def set_back(self, earlier: Settings) -> None:
+        """Let the model be asked for what earlier settings asked of it; everything else stays."""
+        session, before = self._settings.session, earlier.session
+        output = msgspec.structs.replace(session.audio.output, voice=before.audio.output.voice)
+        audio = msgspec.structs.replace(session.audio, output=output)
+        session = msgspec.structs.replace(session, instructions=before.instructions, audio=audio)
+        self._settings = replace(self._settings, session=session, reference=earlier.reference)
+
     def token_limit(self, asked: int | Literal["inf"] | None) -> int | Literal["inf"]:
         """Return what a response may have of tokens, if that is asked for: there is no limit where none are counted."""
         return asked if self._spec.counts_tokens and asked is not None else "inf"
@@ -186,7 +199,7 @@ class SessionState:
         voices = self._spec.voices
         return self._default_setup.voice if self._default_setup.voice in voices else voices[0]
 
-    def _completed(self, settings: _Settings) -> _Settings:
+    def _completed(self, settings: Settings) -> Settings:
         """Write what follows from other settings into the session object."""
         session = settings.session
         transcription = Transcription(model=self._spec.name, language=settings.language)
@@ -201,7 +214,7 @@ class SessionState:
         audio = msgspec.structs.replace(session.audio, input=source)
         return replace(settings, session=msgspec.structs.replace(session, audio=audio, extra_body=extra))
 
-    def _taking_of(self, settings: _Settings) -> TurnTaking:
+    def _taking_of(self, settings: Settings) -> TurnTaking:
         detection, override = settings.session.audio.input.turn_detection, settings.override
         default = self._default_taking
         if override is InterruptionPolicy.PUSH_TO_TALK or (detection is None and override is None):
@@ -265,8 +278,8 @@ class SessionState:
         return name
 
     def _merge_reference(
-        self, settings: _Settings, output: AudioOutputConfig, patch: SessionPatch, locked: bool
-    ) -> tuple[_Settings, AudioOutputConfig]:
+        self, settings: Settings, output: AudioOutputConfig, patch: SessionPatch, locked: bool
+    ) -> tuple[Settings, AudioOutputConfig]:
         reference = settings.reference if output.voice == CUSTOM_VOICE else None
         for param in ("tts_ref_audio", "ref_audio"):
             asked = getattr(patch, param)
@@ -290,7 +303,7 @@ class SessionState:
             break
         return replace(settings, reference=reference), output
 
-    def _merge_extra(self, settings: _Settings, patch: SessionPatch) -> _Settings:
+    def _merge_extra(self, settings: Settings, patch: SessionPatch) -> Settings:
         extra = patch.extra_body
         if not extra:
             return settings
@@ -323,23 +336,6 @@ def _initial_detection(taking: TurnTaking) -> TurnDetection | None:
         SEMANTIC_VAD,
         create_response=taking.create_response,
         interrupt_response=taking.policy is not InterruptionPolicy.MODEL,
-    )
-
-
-def _capabilities(spec: ModelSpec) -> Capabilities:
-    sees = ["video_frames", "input_image", "video_track"] if spec.max_frames else []
-    return Capabilities(
-        chunk_period_ms=spec.unit_ms,
-        input_modes=["audio", "text", *sees],
-        max_video_fps=spec.max_frames * 1000 / spec.unit_ms,
-        transcribes=spec.transcribes,
-        languages=list(spec.languages),
-        voices=list(spec.voices),
-        clones_voices=spec.clones_voices,
-        context_tokens_max=spec.context_tokens_max or None,
-        examples=list(spec.examples),
-        interruption_policies=[policy.value for policy in InterruptionPolicy],
-        duplex_events=sorted(OPT_IN_NAMES),
     )
 
 

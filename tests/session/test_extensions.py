@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from duplex_server.errors import SessionExpired
 from duplex_server.session.limits import SessionLimits
 from duplex_server.session.unit_log import UnitLog
 from duplex_server.transports.loopback import MEDIA_TRACK_TRAITS, MESSAGE_TRAITS
-from duplex_server.types import Compaction, ModelOutput, ModelSpec, UnitCost
+from duplex_server.types import Compaction, ModelOutput, ModelSpec, Refusal, UnitCost
 from tests.helpers.slots import ScriptedSlot, speech
 from tests.helpers.virtual_time import run
 from tests.session.stage import staged
@@ -160,5 +161,40 @@ def test_audio_tells_which_words_it_holds() -> None:
             marks = [mark for delta in deltas for mark in delta["metadata"]["audio_text_marks"]]
             assert marks == [{"text_chars": 4, "audio_end_ms": 400}, {"text_chars": 8, "audio_end_ms": 800}]
             assert {delta["sample_rate_hz"] for delta in deltas} == {24_000}
+
+    run(main())
+
+
+def test_audio_tells_for_which_unit_it_was_made_and_when_the_turn_ends() -> None:
+    async def main() -> None:
+        async with staged(traits=MESSAGE_TRAITS) as stage:
+            for unit in (7, 8, 9):
+                stage.slot.say(replace(speech(0.4, end=unit == 9), unit=unit))
+            await asyncio.sleep(2)
+            deltas = stage.of("response.output_audio.delta")
+            units = [delta["metadata"]["unit"] for delta in deltas]
+            assert [delta["audio_start_ms"] // 400 + 7 for delta in deltas] == units and set(units) == {7, 8, 9}
+            assert [delta["metadata"]["end_of_turn"] for delta in deltas] == [False] * (len(deltas) - 1) + [True]
+
+    run(main())
+
+
+def test_a_set_up_that_the_model_refuses_ends_nothing() -> None:
+    async def main() -> None:
+        async with staged() as stage:
+            stage.send(type="session.update", session={"instructions": "Be brief."})
+            await asyncio.sleep(0.2)
+            stage.send(type="session.update", session={"instructions": "x" * 60_000}, event_id="ev_1")
+            await asyncio.sleep(0.2)
+            asked = stage.slot.setups[-1]
+            stage.slot.say(ModelOutput(0, refusal=Refusal("Too long.", "session.instructions", asked.revision)))
+            await asyncio.sleep(0.1)
+            (error,) = stage.of("error")
+            assert (error["error"]["message"], error["error"]["event_id"]) == ("Too long.", "ev_1")
+            assert stage.of("session.updated")[-1]["session"]["instructions"] == "Be brief."
+            assert stage.slot.setups[-1].instructions == "Be brief."
+            stage.slot.say(speech(0.2))
+            await asyncio.sleep(0.5)
+            assert stage.of("response.done")[0]["response"]["status"] == "completed"
 
     run(main())

@@ -318,7 +318,7 @@ def test_the_session_is_told_only_of_changes() -> None:
     _update(driver, instructions="Be brief.", extra_body={"language": "zh"})
     (request,) = driver.take_requests()
     assert isinstance(request, Configure)
-    assert request.setup == SessionSetup(instructions="Be brief.", language="zh", voice="calm")
+    assert request.setup == SessionSetup(instructions="Be brief.", language="zh", voice="calm", revision=1)
     assert request.turn_taking == TurnTaking()
     _update(driver, instructions="Be brief.", extra_body={"language": "zh"})
     assert driver.take_requests() == []

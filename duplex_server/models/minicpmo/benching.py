@@ -67,6 +67,9 @@ class MadeUpVoices:
         reference = parts.audio.encode(_noise(PROMPT_S, 0))
         self._voice = Voice(reference, prompt if parts.token2wav is not None else None)
 
+    clones = False
+    """Nobody sends recordings."""
+
     def of(self, setup: SessionSetup) -> Voice:  # noqa: ARG002 - there is one
         """Return the voice."""
         return self._voice

@@ -28,14 +28,25 @@ from duplex_server.models.minicpmo.options import (
 )
 from duplex_server.models.minicpmo.parts import Parts
 from duplex_server.models.minicpmo.pictures import slice_picture
+from duplex_server.models.minicpmo.refusals import RETRY_AFTER_S, refusal_of
 from duplex_server.models.minicpmo.sampling import Sampler
 from duplex_server.models.minicpmo.speaking import Speaking
 from duplex_server.models.minicpmo.spreading import spread
 from duplex_server.models.minicpmo.stopwatch import DECODE, PREFILL, Stopwatch
 from duplex_server.models.minicpmo.tokenizer import TextStream
 from duplex_server.models.minicpmo.units import Compacted, Head, RowFull, SaidToken, TurnCut, UnitEnd, UnitInput
-from duplex_server.models.minicpmo.voices import Voice, Voices
-from duplex_server.types import OUTPUT_RATE_HZ, Compaction, ModelOutput, ModelSpec, Pcm, SessionSetup, Tokens, Unit
+from duplex_server.models.minicpmo.voices import Voice, Voices, same_recording
+from duplex_server.types import (
+    OUTPUT_RATE_HZ,
+    Compaction,
+    ModelOutput,
+    ModelSpec,
+    Pcm,
+    Refusal,
+    SessionSetup,
+    Tokens,
+    Unit,
+)
 
 __all__ = ["MiniCPMO"]
 
@@ -49,8 +60,6 @@ USUAL_SYSTEM = "Streaming Omni Conversation."
 """What the model is told where nobody gave instructions. Source: specification §4.1."""
 WITH_INSTRUCTIONS = "Streaming Duplex Conversation! "
 """What stands before instructions. Source: as above."""
-RETRY_AFTER_S = 30.0
-"""What a caller is told to wait when memory was exhausted; conversations last minutes."""
 
 
 @dataclass
@@ -64,6 +73,7 @@ class _Row:
     read: Tokens = field(default_factory=Tokens)  # with the newest unit
     said_turn: int = 0  # newest turn of which something was handed out, and not its end
     error: DuplexError | None = None  # to be told with the next unit
+    refusals: list[Refusal] = field(default_factory=list)  # likewise; bounded by what comes for one unit
     failed: bool = False  # it has been told; nothing more is done for it until it is closed
 
 
@@ -100,6 +110,7 @@ class MiniCPMO:
             languages=("en", "zh"),
             voices=voices.names,
             counts_tokens=True,
+            clones_voices=voices.clones,
             context_tokens_max=options.capacity(parts.config.query_num),
         )
         self._parts = parts
@@ -146,7 +157,7 @@ class MiniCPMO:
             self._give_voice(row, voice, seed)
         except (torch.OutOfMemoryError, CapacityError, ContextFull, ModelLoadError) as error:
             self.close(row)
-            raise _refusal(error) from error
+            raise refusal_of(error) from error
         self._heard.reset(row)
         mel = StreamingMel(strict_parity=self._options.official)
         self._rows[row] = _Row(setup, mel, self._parts.tokenizer.stream())
@@ -154,12 +165,12 @@ class MiniCPMO:
     def configure(self, row: int, setup: SessionSetup) -> None:
         """Change instructions and voice: the head is exchanged and what was said so far stays.
 
-        A voice that cannot be used fails the row with the next unit.
+        What cannot be had is refused with the next unit, and changes nothing; memory that is full fails the row then.
         """
         found = self._rows[row]
-        before, found.setup = found.setup, setup
+        before = found.setup
         self._loop.prefer_listening(row, setup.listen_scale)
-        same_voice = before.voice == setup.voice and before.voice_reference is setup.voice_reference
+        same_voice = before.voice == setup.voice and same_recording(before.voice_reference, setup.voice_reference)
         if found.failed or (same_voice and before.instructions == setup.instructions):
             return
         try:
@@ -167,8 +178,14 @@ class MiniCPMO:
             self._loop.replace_head(row, self._head(setup, voice))
             if not same_voice:
                 self._give_voice(row, voice, self._options.seed or 0)
-        except (torch.OutOfMemoryError, CapacityError, ContextFull, ClientError, ModelError) as error:
-            found.error = _refusal(error)
+            found.setup = setup
+        except (ContextFull, ModelLoadError, ClientError) as error:
+            told = refusal_of(error)
+            found.refusals.append(
+                Refusal(str(told), getattr(told, "param", None) or "session.ref_audio", setup.revision)
+            )
+        except (torch.OutOfMemoryError, CapacityError, ModelError) as error:
+            found.error = refusal_of(error)
 
     def cancel(self, row: int, turn: int, played_samples: int) -> None:
         """Give a turn up. One assignment, which is looked at between decode steps and between stages."""
@@ -198,6 +215,9 @@ class MiniCPMO:
                 yield self._failure(given.row, row.error)
             if not row.failed:
                 going.append(given)
+                self._take_typed(row, given.unit)
+                yield from (RowOutput(given.row, ModelOutput(0, refusal=refusal)) for refusal in row.refusals)
+                row.refusals.clear()
         if not going:
             return
         chunks = {given.row: self._rows[given.row].mel.feed(given.unit.audio) for given in going}
@@ -216,7 +236,8 @@ class MiniCPMO:
     def _answered(self, inputs: Sequence[UnitInput]) -> Iterator[RowOutput | RowFailure]:
         saying: list[UnitEnd] = []
         for given in inputs:
-            self._rows[given.row].read = given.tokens
+            taken = self._rows[given.row]
+            taken.read, taken.typed = given.tokens, taken.typed[len(given.text) :]
         for event in self._loop.step(inputs, lambda: self._watch.ended(PREFILL)):
             match event:
                 case TurnCut():
@@ -245,7 +266,7 @@ class MiniCPMO:
         heard = self._audio.stream(chunks, [given.row for given in batch], self._heard)
         self._watch.ended("hear")
         return [
-            UnitInput(given.row, audio, pictures, self._typed(given.row, given.unit), given.unit.floor)
+            UnitInput(given.row, audio, pictures, self._rows[given.row].typed[:TYPED_PER_UNIT_TOKENS], given.unit.floor)
             for given, audio, pictures in zip(batch, heard, seen, strict=True)
         ]
 
@@ -268,15 +289,15 @@ class MiniCPMO:
         embeds = iter(vision.encode(parts).split([len(picture) for pictures in frames for picture in pictures]))
         return [[next(embeds) for _ in pictures] for pictures in frames]
 
-    def _typed(self, row: int, unit: Unit) -> list[int]:
-        found = self._rows[row]
+    def _take_typed(self, row: _Row, unit: Unit) -> None:
+        """Let what was typed wait to be read; a text for which there is no room is refused."""
         for text in unit.texts:
-            found.typed += self._parts.tokenizer.encode(text)
-        if len(found.typed) > TYPED_MAX_TOKENS:
-            wanted = f"{len(found.typed)} tokens wait to be read; at most {TYPED_MAX_TOKENS} may."
-            found.error, found.typed = ClientError(wanted, param="item.content"), []
-        now, found.typed = found.typed[:TYPED_PER_UNIT_TOKENS], found.typed[TYPED_PER_UNIT_TOKENS:]
-        return now
+            tokens = self._parts.tokenizer.encode(text)
+            if len(row.typed) + len(tokens) > TYPED_MAX_TOKENS:
+                waits = f"{len(tokens)} more tokens of text would wait to be read, of at most {TYPED_MAX_TOKENS}."
+                row.refusals.append(Refusal(waits, "item.content"))
+            else:
+                row.typed += tokens
 
     def _cut(self, cut: TurnCut) -> Iterator[RowOutput]:
         """Forget the speech of a turn that is over; say so unless the server knows."""
@@ -376,16 +397,3 @@ class MiniCPMO:
 
 
 _SILENCE: Pcm = np.zeros(0, np.float32)
-
-
-def _refusal(error: Exception) -> DuplexError:
-    """Return what the peer is told of an error that kept its conversation from beginning."""
-    if isinstance(error, ContextFull):
-        return ClientError("Instructions and voice leave no room for a conversation.", param="session.instructions")
-    if isinstance(error, ModelLoadError):
-        log.error("a voice cannot be taken up: %s", error)
-        return ClientError("This server cannot take up that voice.", param="session.audio.output.voice")
-    if isinstance(error, DuplexError):
-        return error
-    log.error("no memory for another conversation", exc_info=error)
-    return CapacityError(RETRY_AFTER_S)

@@ -7,6 +7,7 @@ voice; the features they are given are our own.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ class VoicePrompts:
         self._files = files
         self._networks: tuple[Callable[..., Pcm], Callable[..., Pcm]] | None = None
         self._known: OrderedDict[str, VoicePrompt] = OrderedDict()
+
+    @property
+    def available(self) -> bool:
+        """Whether the networks, and the package that runs them, are there; whether they are sound is not looked at."""
+        files = (self._files.speech_tokenizer, self._files.speaker_model)
+        return all(files) and importlib.util.find_spec("onnxruntime") is not None
 
     def of(self, pcm: Pcm, rate_hz: int) -> VoicePrompt:
         """Look at a recording; takes a second or two for a new one.

@@ -22,7 +22,7 @@ from duplex_server.models.minicpmo.assets import find_token2wav, reference_voice
 from duplex_server.models.minicpmo.voice_prompt import MOST_S, VoicePrompt, VoicePrompts
 from duplex_server.types import INPUT_RATE_HZ, Pcm, SessionSetup
 
-__all__ = ["Voice", "Voices"]
+__all__ = ["Voice", "Voices", "same_recording"]
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,11 @@ class Voices:
     def names(self) -> tuple[str, ...]:
         """Return the names, the usual voice first; at least one."""
         return tuple(self._files) or (_NO_VOICE,)
+
+    @property
+    def clones(self) -> bool:
+        """Whether recordings that come later can be looked at."""
+        return self._prompts is not None and self._prompts.available
 
     def check(self) -> None:
         """Look at the first voice now, so that the first conversation need not wait.
@@ -123,3 +128,10 @@ class Voices:
         if prompt is None and self._prompts is not None:
             prompt = self._prompts.of(pcm, rate_hz)
         return Voice(self._embed(resample(pcm, rate_hz, INPUT_RATE_HZ)), prompt)
+
+
+def same_recording(one: Pcm | None, other: Pcm | None) -> bool:
+    """Whether both are the same recording, or both none."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)

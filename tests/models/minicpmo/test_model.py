@@ -140,11 +140,38 @@ class TestRefusals:
         assert talk(model, exchange(model))
 
     def test_text_without_end(self, model: MiniCPMO) -> None:
-        model.open(0, SessionSetup())
-        units = silent_units(model.spec, 2.0)
-        (failure,) = failures(model, 0, replace(units[0], texts=("one two three " * 9000,)), units[1])
-        assert isinstance(failure.error, ClientError)
-        model.close(0)
+        """The text is left out, what was typed before it is read, and the conversation goes on."""
+        script = exchange(model)
+        script[0] = replace(script[0], texts=("Hello",))
+        plain = sound(talk(model, script))
+        script[0] = replace(script[0], texts=("Hello", "one two three " * 9000))
+        outputs = talk(model, script)
+        (refusal,) = (spoken.output.refusal for spoken in outputs if spoken.output.refusal)
+        assert (refusal.param, refusal.revision) == ("item.content", None)
+        np.testing.assert_allclose(sound(outputs), plain, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("setup", "param"),
+        [
+            (SessionSetup(instructions="one two three " * 2000), "session.instructions"),
+            (SessionSetup(voice_reference=np.zeros(48_000, np.float32)), "session.ref_audio"),
+            (SessionSetup(voice_reference=question(duration_s=3.0)), "session.audio.output.voice"),
+        ],
+    )
+    def test_a_set_up_in_the_middle_of_a_conversation(self, model: MiniCPMO, setup: SessionSetup, param: str) -> None:
+        def talked(change: SessionSetup | None) -> list[Spoken]:
+            model.open(0, SessionSetup(instructions="You are a pirate."))
+            before = converse(model, {0: exchange(model)})[0]
+            if change is not None:
+                model.configure(0, change)
+            after = converse(model, {0: exchange(model)})[0]
+            model.close(0)
+            return before + after
+
+        outputs = talked(replace(setup, revision=5))
+        (refusal,) = (spoken.output.refusal for spoken in outputs if spoken.output.refusal)
+        assert (refusal.param, refusal.revision) == (param, 5)
+        np.testing.assert_allclose(sound(outputs), sound(talked(None)), atol=1e-4)
 
     def test_no_memory_for_another_conversation(self, model: MiniCPMO, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:
