@@ -133,7 +133,7 @@ def _search(
         try:
             with started(server, python, core) as (url, process), asyncio.Runner(loop_factory=_LOOP) as runner:
                 step = runner.run(measure(url, process, server.door, n_sessions, plan))
-        except (ServerDied, OSError) as error:
+        except (ServerDied, NoCall, OSError) as error:
             outcome.error = f"failed at {n_sessions} calls: {error}"
             _say(outcome.error)
             return

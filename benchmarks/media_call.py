@@ -96,7 +96,10 @@ class Call:
             raise NoCall(f"the offer was not answered: {error}") from error
         if relay is not None:
             answer = relay.answer(answer)
-        await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        except ValueError as error:
+            raise NoCall(f"the answer cannot be used: {error}") from error
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 while self._connection.connectionState != "connected" or self._channel.readyState != "open":
@@ -112,7 +115,7 @@ class Call:
         dtls = self._transceiver.sender.transport
         ice = dtls.transport._connection
         pair = ice._nominated[1]
-        self._send_to, self._address = pair.protocol.transport.sendto, pair.remote_addr
+        self._socket, self._address = pair.protocol.transport, pair.remote_addr
         self._protect, self._unprotect = dtls._tx_srtp.protect, dtls._rx_srtp.unprotect
         self._payload_type = int(self._transceiver._codecs[0].payloadType or 0)
         self._ssrc = self._transceiver.sender._ssrc
@@ -141,7 +144,9 @@ class Call:
         return self._number
 
     def send(self, payload: bytes) -> None:
-        """Send one Opus packet of 20 ms."""
+        """Send one Opus packet of 20 ms; nothing, once the connection is gone."""
+        if self._socket.is_closing():
+            return
         number = self._number
         header = _HEADER.pack(
             0x80,
@@ -151,12 +156,13 @@ class Call:
             self._ssrc,
         )
         self.departures_s.append(time.monotonic())
-        self._send_to(self._protect(header + payload), self._address)
+        self._socket.sendto(self._protect(header + payload), self._address)
         self._number += 1
 
     def show(self, message: str) -> None:
-        """Send a text on the data channel."""
-        self._channel.send(message)
+        """Send a text on the data channel, while it is open."""
+        if self._channel.readyState == "open":
+            self._channel.send(message)
 
     def payloads(self) -> list[tuple[float, bytes, bytes]]:
         """Decrypt what was received, once: time of arrival, RTP header, payload. Only of a caller that listens."""

@@ -23,7 +23,7 @@ from duplex_server.media.resample import StreamResampler
 from duplex_server.metrics import Metrics
 from duplex_server.security import Gate
 from duplex_server.session.manager import Hello, Place, SessionManager
-from duplex_server.session.transport import MediaAudio, Transport
+from duplex_server.session.transport import MediaAudio, Received, Transport
 from duplex_server.transports.http import create_app
 from duplex_server.transports.listening import server_options
 from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
@@ -72,12 +72,15 @@ class _Echoes:
         """Send back what is heard until the caller hangs up."""
         echo = _Echo()
         async with asyncio.TaskGroup() as tasks:
-            async for received in transport.events():
+
+            def take(received: Received) -> None:
                 if isinstance(received, MediaAudio):
                     for tick in echo.ticks(received.pcm):
                         transport.send_audio(tick)
                 elif isinstance(received, InputImageBufferAppend):
                     tasks.create_task(asyncio.to_thread(_look, received.image))
+
+            await transport.events().for_each(take)
         await transport.close()
 
 

@@ -3,8 +3,9 @@
 *Path*: clients that offer deflate, as browsers do, send 20 ms of sound in an event, 50 times a second, and get as much
 sound back. Our application (routes, transport, dialogue, codec; no model), which declines deflate and sends sound in
 chunks of 100 ms as its sessions do, is held against FastAPI with ``json`` and ``base64``, which answers each event, on
-the same uvicorn: as it comes, and with deflate turned off. All run at once and are measured in turns, so that a busy
-machine disturbs them alike.
+the same uvicorn: as it comes, and with deflate turned off. Beside them stand the websockets library alone, and both
+with PCM16 as bytes, which is what framing costs without events. All run at once and are measured in turns, so that a
+busy machine disturbs them alike.
 
 *Codec*: the events of one second of speech both ways, against openai-python's pydantic models. Run:
 
@@ -39,7 +40,14 @@ TARGETS = (
     Target("share_of_plain_undeflated", "p50", "<=", 0.6),
     Target("codec_speedup", "p50", ">=", 5.0),
 )
-_SERVERS = {"ours": ["ours"], "plain": ["plain", "--deflate"], "plain_undeflated": ["plain"]}
+_SERVERS = {
+    "ours": ["ours"],
+    "plain": ["plain", "--deflate"],
+    "plain_undeflated": ["plain"],
+    "websockets": ["bare"],
+    "plain_binary": ["plain", "--binary"],
+    "websockets_binary": ["bare", "--binary"],
+}
 _EVENTS_PER_S = 50
 _EVENT_MS = 1000 // _EVENTS_PER_S
 _SETTLE_S = 0.5
@@ -80,7 +88,7 @@ async def _measure(servers: dict[str, tuple[str, psutil.Process]], figures: Figu
     for warm_up in (True, *[False] * asked.rounds):
         costs_ms = {}
         for name, (url, process) in servers.items():
-            costs_ms[name] = await _cpu_ms(url, process, asked)
+            costs_ms[name] = await _cpu_ms(url, process, asked, binary=name.endswith("_binary"))
         if not warm_up:
             for name, cost_ms in costs_ms.items():
                 figures.add(f"{name}_cpu_ms", cost_ms, "per session and second")
@@ -89,10 +97,11 @@ async def _measure(servers: dict[str, tuple[str, psutil.Process]], figures: Figu
         progress.step("warmed up" if warm_up else "a turn of each")
 
 
-async def _cpu_ms(url: str, process: psutil.Process, asked: argparse.Namespace) -> float:
+async def _cpu_ms(url: str, process: psutil.Process, asked: argparse.Namespace, *, binary: bool) -> float:
     """Return the CPU time that a server used per session and second, ms."""
-    sound = np.random.default_rng(7).integers(-8000, 8000, 24 * _EVENT_MS, dtype=np.int16)
-    message = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(sound.tobytes()).decode()})
+    sound = np.random.default_rng(7).integers(-8000, 8000, 24 * _EVENT_MS, dtype=np.int16).tobytes()
+    event = {"type": "input_audio_buffer.append", "audio": base64.b64encode(sound).decode()}
+    message = sound if binary else json.dumps(event)
     address = url.replace("http", "ws") + "/v1/realtime"
     sockets = [await connect(address) for _ in range(asked.sessions)]
     try:
@@ -113,7 +122,7 @@ async def _cpu_ms(url: str, process: psutil.Process, asked: argparse.Namespace) 
     return float(1000 * used_s / asked.sessions / asked.seconds)
 
 
-async def _speak(sockets: Sequence[ClientConnection], message: str, n_events: int) -> None:
+async def _speak(sockets: Sequence[ClientConnection], message: str | bytes, n_events: int) -> None:
     """Send events at real-time pace, and wait until what comes back must have come."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
@@ -128,6 +137,9 @@ async def _count(socket: ClientConnection) -> float:
     """Read until the connection is closed; return how much sound came, in seconds."""
     n_bytes = 0
     async for message in socket:
+        if isinstance(message, bytes):
+            n_bytes += len(message)
+            continue
         event = json.loads(message)
         if event["type"] == "response.output_audio.delta":
             n_bytes += len(base64.b64decode(event["delta"]))

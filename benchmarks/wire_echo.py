@@ -1,22 +1,27 @@
-"""Two servers that send back the sound that they get, as the audio of one long response: ours, and a plain one.
+"""Servers that send back the sound that they get, as the audio of one long response: ours, and plain ones.
 
 ``python -m benchmarks.wire_echo ours --port 8001``: the real application, its transport, its dialogue and its codec,
-with nobody behind them. ``plain``: what one writes in ten lines with FastAPI, on the same HTTP server.
+with nobody behind them. ``plain``: what one writes in ten lines with FastAPI, on the same HTTP server; ``bare``: with
+the websockets library alone. With ``--binary`` these two send back bytes, PCM16 without any event around it.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import itertools
-from collections.abc import Callable
+import json
 from typing import cast
 
 import numpy as np
 import uvicorn
+import uvloop
 from fastapi import FastAPI, WebSocket
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from duplex_server.config import Settings
 from duplex_server.metrics import Metrics
@@ -78,8 +83,8 @@ def ours() -> ASGIApp:
     return create_app(manager, settings, gate, Metrics(), None, wall_clock_s=lambda: 0.0)
 
 
-def plain() -> ASGIApp:
-    """Return FastAPI with ``json`` and ``base64``."""
+def plain(*, binary: bool = False) -> ASGIApp:
+    """Return FastAPI with ``json`` and ``base64``, or with bytes as they are."""
     app = FastAPI()
 
     @app.get("/readyz")
@@ -90,41 +95,67 @@ def plain() -> ASGIApp:
     async def echo(socket: WebSocket) -> None:
         await socket.accept()
         try:
+            if binary:
+                while True:
+                    await socket.send_bytes(await socket.receive_bytes())
             for number in itertools.count():
-                event = await socket.receive_json()
-                pcm = base64.b64decode(event["audio"])
-                await socket.send_json(
-                    {
-                        "type": "response.output_audio.delta",
-                        "event_id": f"event_{number}",
-                        "response_id": "resp_0011223344556677000001",
-                        "item_id": "item_0011223344556677000001",
-                        "output_index": 0,
-                        "content_index": 0,
-                        "delta": base64.b64encode(pcm).decode(),
-                    }
-                )
+                await socket.send_json(_delta(number, await socket.receive_json()))
         except WebSocketDisconnect:
             pass
 
     return app
 
 
-_APPLICATIONS: dict[str, Callable[[], ASGIApp]] = {"ours": ours, "plain": plain}
+def _delta(number: int, event: dict[str, str]) -> dict[str, object]:
+    pcm = base64.b64decode(event["audio"])
+    return {
+        "type": "response.output_audio.delta",
+        "event_id": f"event_{number}",
+        "response_id": "resp_0011223344556677000001",
+        "item_id": "item_0011223344556677000001",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": base64.b64encode(pcm).decode(),
+    }
+
+
+async def bare(port: int, *, binary: bool) -> None:
+    """Serve with the websockets library alone, until cancelled."""
+
+    async def echo(socket: ServerConnection) -> None:
+        if binary:
+            async for message in socket:
+                await socket.send(message)
+        else:
+            number = 0
+            async for message in socket:
+                await socket.send(json.dumps(_delta(number, json.loads(message))))
+                number += 1
+
+    def answer(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(200, "ready\n") if request.path == "/readyz" else None
+
+    async with serve(echo, "127.0.0.1", port, process_request=answer, compression=None) as server:
+        await server.serve_forever()
 
 
 def main() -> None:
     """Serve until stopped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wire_echo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("application", choices=_APPLICATIONS)
+    parser.add_argument("application", choices=["ours", "plain", "bare"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--deflate", action="store_true", help="compress for clients that offer it, as uvicorn would")
+    parser.add_argument("--binary", action="store_true", help="bytes instead of events")
     parser.add_argument("--log-level", default="warning")
     asked = parser.parse_args()
+    if asked.application == "bare":
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as uvicorn does
+            runner.run(bare(asked.port, binary=asked.binary))
     options = server_options(Settings()) | {"ws_per_message_deflate": asked.deflate}
     if asked.application == "plain":
         options["ws"] = "websockets-sansio"
-    config = uvicorn.Config(_APPLICATIONS[asked.application](), host="127.0.0.1", port=asked.port, **options)
+    application = plain(binary=asked.binary) if asked.application == "plain" else ours()
+    config = uvicorn.Config(application, host="127.0.0.1", port=asked.port, **options)
     uvicorn.Server(config).run()
 
 
