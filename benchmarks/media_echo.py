@@ -26,7 +26,7 @@ from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.session.transport import MediaAudio, Received, Transport
 from duplex_server.transports.http import create_app
 from duplex_server.transports.listening import server_options
-from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
+from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, ModelSpec, Pcm
 from duplex_server.wire.events import InputImageBufferAppend
 
 __all__ = ["application"]
@@ -63,6 +63,7 @@ class _Echoes:
     """Stands where the manager of sessions stands."""
 
     ready, draining, sessions, places = True, False, 0, 1000
+    spec = ModelSpec(name="echo", unit_ms=1000, max_frames=1)
 
     async def admit(self, *, queue: bool = False) -> Place:  # noqa: ARG002 - the manager's signature
         """Let everybody in."""

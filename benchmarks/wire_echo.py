@@ -41,7 +41,7 @@ _TURN = 1
 class _Echoes:
     """Stands where the manager of sessions stands."""
 
-    ready, draining, sessions, places = True, False, 0, 1000
+    ready, draining, sessions, places, spec = True, False, 0, 1000, _SPEC
 
     async def admit(self, *, queue: bool = False) -> Place:  # noqa: ARG002 - the manager's signature
         """Let everybody in."""

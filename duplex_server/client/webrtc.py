@@ -65,7 +65,7 @@ class _WebRtcLink:
         connection.addTransceiver("audio", direction="sendrecv")
         self._pacer = Pacer()
         self._media = make_media(
-            connection, self._take_audio, _see_nothing, self._spawn, self._pacer, offering=True, rate_hz=OUTPUT_RATE_HZ
+            connection, self._take_audio, None, self._spawn, self._pacer, offering=True, rate_hz=OUTPUT_RATE_HZ
         )
         self._channel: RTCDataChannel = connection.createDataChannel(_CHANNEL)
         self._channel.on("open", self._opened.set)
@@ -217,10 +217,6 @@ async def open_link(
             await link.close()
         finally:  # left without the error that there may be: the caller is to get it as it is, and not in a group
             await tasks.__aexit__(None, None, None)
-
-
-def _see_nothing(_: object) -> None:
-    """Take no picture: servers send none."""
 
 
 def _form(sdp: str, resume: SessionResume) -> tuple[str, bytes]:

@@ -20,7 +20,7 @@ from duplex_server.session.attachment import Attachment
 from duplex_server.session.observer import SessionObserver
 from duplex_server.session.session import Session, SessionLimits
 from duplex_server.session.transport import Transport
-from duplex_server.types import InterruptionPolicy, SessionSetup
+from duplex_server.types import InterruptionPolicy, ModelSpec, SessionSetup
 from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.events import ClientEvent, SessionResume
 from duplex_server.wire.ids import new_session_id
@@ -129,6 +129,11 @@ class SessionManager:
     ) -> None:
         """Wait for the sessions that run; drain first. On an error they are cut off."""
         await self._tasks.__aexit__(kind, error, trace)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What sessions talk to."""
+        return self._engine.spec
 
     @property
     def draining(self) -> bool:

@@ -16,6 +16,7 @@ from duplex_server.errors import ClientError, DuplexError
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.arrivals import Arrivals
 from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.rtc_camera import CameraView
 from duplex_server.transports.rtc_pacer import Pacer
 from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.dialect import Dialect, RealtimeDialect
@@ -43,6 +44,7 @@ class Calls:
         max_message_bytes: longest event taken from a peer.
         send_queue_bytes: what may wait for a peer that does not read.
         observer: told what happens.
+        view: how the model looks at cameras; None for a blind one.
         gateway: our number, which calls' ids hold.
     """
 
@@ -55,6 +57,7 @@ class Calls:
         max_message_bytes: int,
         send_queue_bytes: int,
         observer: TransportObserver,
+        view: CameraView | None,
         gateway: int = 0,
     ) -> None:
         self._manager = manager
@@ -63,6 +66,7 @@ class Calls:
         self._max_message_bytes = max_message_bytes
         self._send_queue_bytes = send_queue_bytes
         self._observer = observer
+        self._view = view
         self._gateway = gateway
         self._tasks = asyncio.TaskGroup()
         self._pacer = Pacer()
@@ -171,6 +175,7 @@ class Calls:
                 observer=self._observer,
                 dialect=dialect,
                 pacer=self._pacer,
+                view=self._view,
             ) as transport:
                 answered = await transport.answer(sdp)
                 self._standing[call_id] = _Call(transport, hello.key_id)

@@ -38,6 +38,7 @@ from duplex_server.transports.replies import (
     reply_to_status,
     visitor_of,
 )
+from duplex_server.transports.rtc_camera import CameraView
 from duplex_server.transports.rtc_media import why_not_ours
 from duplex_server.wire.client_secrets import ClientSecret, ExpiresAfter, read_secret_request
 from duplex_server.wire.codec import encode
@@ -95,6 +96,7 @@ def create_app(
         max_message_bytes=settings.max_message_bytes,
         send_queue_bytes=settings.send_queue_bytes,
         observer=metrics,
+        view=CameraView.of(manager.spec, settings.image_max_px),
         gateway=gateway,
     )
     reception = Reception(manager, settings, gate, metrics)

@@ -21,9 +21,12 @@ from duplex_server.media.video_picture import CodedPicture, CorruptVideo, VideoC
 from duplex_server.session.transport import MediaFrame
 from duplex_server.types import ModelSpec
 
-__all__ = ["CameraView", "RtcCamera"]
+__all__ = ["CLOCK_HZ", "CameraView", "Eye", "RtcCamera"]
 
 _log = logging.getLogger(__name__)
+
+CLOCK_HZ = 90_000
+"""Of the timestamps of VP8 and H.264. Source: RFC 7741 §4.1, RFC 6184 §5.1."""
 
 LEAST_EVERY_S = 0.5
 """Looks at a track are no closer than this, whatever a model could take: each makes the sender send a key picture.
@@ -55,15 +58,22 @@ class CameraView:
         return cls(every_s, spec.frame_max_px, max_px)
 
 
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """Who looks at a camera; a :class:`~duplex_server.session.session.Session`, in the end."""
+
+    view: CameraView
+    see: Callable[[MediaFrame], None]
+    """Given each picture that was looked at, on the event loop."""
+    refuse: Callable[[ClientError], None]
+    """Told, once in a row, that pictures are too large."""
+
+
 class RtcCamera:
     """Look at one received video track.
 
     Args:
-        view: how.
-        codecs: encoding names by payload type, as agreed in SDP; packets of other codecs than :class:`VideoCodec` (such
-            as ``rtx``, retransmission) are dropped.
-        deliver: given each picture that was looked at, on the event loop.
-        refuse: told, once in a row, that pictures are too large.
+        eye: who looks at it.
         request_key_frame: asks the sender with this ssrc for a key picture (PLI, RFC 4585 §6.3.1).
         spawn: starts a task that lives at most as long as the call.
 
@@ -71,25 +81,21 @@ class RtcCamera:
         n_corrupt: packets and pictures that were not what they claimed to be.
         n_decoded: pictures that were decoded.
         n_seen: pictures that were delivered.
+        n_asked: key pictures that were asked for.
     """
 
     def __init__(
         self,
-        view: CameraView,
-        codecs: Mapping[int, str],
+        eye: Eye,
         *,
-        deliver: Callable[[MediaFrame], None],
-        refuse: Callable[[ClientError], None],
         request_key_frame: Callable[[int], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        self._view = view
-        named = {payload_type: VideoCodec.named(encoding) for payload_type, encoding in codecs.items()}
-        self._codecs = {payload_type: codec for payload_type, codec in named.items() if codec}
-        self._deliver = deliver
-        self._refuse = refuse
+        self._eye = eye
+        self._codecs: dict[int, VideoCodec] = {}
         self._request_key_frame = request_key_frame
         self._spawn = spawn
+        view = eye.view
         self._picker = PicturePicker(view.every_s, view.max_px)
         self._decoder = VideoDecoder(max_px=view.max_px, max_side_px=view.max_side_px)
         self._assembler: PictureAssembler | None = None
@@ -98,6 +104,15 @@ class RtcCamera:
         self.n_corrupt = 0
         self.n_decoded = 0
         self.n_seen = 0
+        self.n_asked = 0
+
+    def agree(self, codecs: Mapping[int, str]) -> None:
+        """Follow a description: take encoding names by payload type.
+
+        Packets of other codecs than :class:`VideoCodec` (``rtx``, retransmission, is one) are dropped.
+        """
+        named = {payload_type: VideoCodec.named(encoding) for payload_type, encoding in codecs.items()}
+        self._codecs = {payload_type: codec for payload_type, codec in named.items() if codec is not None}
 
     def add(self, packet: RtpPacket, now_s: float) -> None:
         """Take in a packet as it arrives.
@@ -131,6 +146,7 @@ class RtcCamera:
             return
         choice = self._picker.choose(now_s, intact=self._assembler.intact)
         if choice.ask:
+            self.n_asked += 1
             self._request_key_frame(self._stream[0])
         if choice.pictures:
             self._spawn(self._decode(choice.pictures))
@@ -150,7 +166,7 @@ class RtcCamera:
             self._picker.done(decoded=True)
             if self._assembler is not None:
                 self.n_seen += 1
-                self._deliver(MediaFrame(rgb))
+                self._eye.see(MediaFrame(rgb))
         self._choose(loop.time())
 
     def _set_timer(self, at_s: float | None) -> None:
@@ -169,8 +185,8 @@ class RtcCamera:
 
     def _tell_too_large(self, size_px: tuple[int, int]) -> None:
         width, height = size_px
-        max_px = self._view.max_px
-        self._refuse(
+        max_px = self._eye.view.max_px
+        self._eye.refuse(
             LimitExceeded(
                 f"The camera track's pictures have {width} × {height} pixels, and at most {max_px} are decoded. "
                 "They are not looked at until they are smaller.",

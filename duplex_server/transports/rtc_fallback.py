@@ -22,6 +22,7 @@ from duplex_server.media.image import fitted_size
 from duplex_server.media.opus import OpusEncoder
 from duplex_server.media.resample import StreamResampler
 from duplex_server.session.transport import MediaAudio, MediaFrame
+from duplex_server.transports.rtc_camera import Eye
 from duplex_server.transports.rtc_internals import IceRestart
 from duplex_server.transports.rtc_sdp import InvalidOffer
 from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
@@ -44,12 +45,6 @@ MAX_QUEUED_PACKETS = 50
 STATS_EVERY_S = 1.0
 """How often aiortc is asked for its figures."""
 
-CAMERA_EVERY_S = 0.5
-"""Least time between two pictures that are converted. A model looks once per unit at most, MiniCPM-o once a second."""
-
-CAMERA_MAX_PX = 896
-"""Longer side of a picture that is handed on: twice what the models look at, so that they may crop."""
-
 
 class AiortcMedia:
     """Carries the media of one call; a :class:`~duplex_server.transports.rtc_media.Media`.
@@ -57,7 +52,7 @@ class AiortcMedia:
     Args:
         connection: the call's, before any description was applied.
         hear: given decoded sound, on the event loop.
-        see: given decoded pictures, likewise.
+        eye: who looks at the peer's camera; None if nobody does.
         spawn: starts a task that lives at most as long as the call.
     """
 
@@ -65,13 +60,13 @@ class AiortcMedia:
         self,
         connection: RTCPeerConnection,
         hear: Callable[[MediaAudio], None],
-        see: Callable[[MediaFrame], None],
+        eye: Eye | None,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         rate_hz: int = INPUT_RATE_HZ,
     ) -> None:
         self._connection = connection
         self._hear = hear
-        self._see = see
+        self._eye = eye
         self._spawn = spawn
         self._rate_hz = rate_hz
         self._speaker: Speaker | None = None
@@ -98,7 +93,7 @@ class AiortcMedia:
             if track is None or track in self._tracks:
                 continue
             self._tracks.add(track)
-            self._spawn(self._listen(track) if track.kind == "audio" else watch_camera(track, self._see))
+            self._spawn(self._listen(track) if track.kind == "audio" else watch_camera(track, self._eye))
 
     def settle(self) -> None:
         """See :class:`Media`."""
@@ -232,8 +227,8 @@ class Speaker(MediaStreamTrack):
             self._next_stamp = None
 
 
-async def watch_camera(camera: MediaStreamTrack, deliver: Callable[[MediaFrame], None]) -> None:
-    """Read a camera for as long as it sends, and hand on a picture now and then.
+async def watch_camera(camera: MediaStreamTrack, eye: Eye | None) -> None:
+    """Read a camera for as long as it sends, and hand on a picture as often as somebody looks.
 
     Every frame is read, because aiortc keeps what nobody reads for ever.
     """
@@ -244,12 +239,12 @@ async def watch_camera(camera: MediaStreamTrack, deliver: Callable[[MediaFrame],
             frame = await camera.recv()
         except MediaStreamError:  # aiortc's word for the end of a track
             return
-        if loop.time() < due_s or not isinstance(frame, av.VideoFrame):
+        if eye is None or loop.time() < due_s or not isinstance(frame, av.VideoFrame):
             continue
-        due_s = loop.time() + CAMERA_EVERY_S
-        deliver(MediaFrame(await loop.run_in_executor(None, _to_rgb, frame)))
+        due_s = loop.time() + eye.view.every_s
+        eye.see(MediaFrame(await loop.run_in_executor(None, _to_rgb, frame, eye.view.max_side_px)))
 
 
-def _to_rgb(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    width, height = fitted_size(frame.width, frame.height, CAMERA_MAX_PX)
+def _to_rgb(frame: av.VideoFrame, max_side_px: int) -> npt.NDArray[np.uint8]:
+    width, height = fitted_size(frame.width, frame.height, max_side_px)
     return np.asarray(frame.reformat(width=width, height=height, format="rgb24").to_ndarray(), np.uint8)

@@ -89,7 +89,6 @@ class MediaTap:
         listener: takes the peer's media.
 
     Attributes:
-        foreign: payload types of RTP that is left to aiortc.
         arrived_s: when the peer was last heard of, loop time. Peers check every 5 s at least (RFC 7675 §5.1), so that
             one from whom nothing arrives is gone.
         n_rejected: datagrams that looked like media and were not the peer's, or like STUN and were none.
@@ -101,7 +100,6 @@ class MediaTap:
         self._path = dtls.transport._connection
         self._now_s = asyncio.get_running_loop().time
         self._received_bytes = self._sent_bytes = 0
-        self.foreign: frozenset[int] = frozenset()
         self.arrived_s = self._now_s()
         self.n_rejected = 0
         self._sources: set[bytes] = set()  # SSRCs of the peer's streams; at most MAX_SOURCES
@@ -151,8 +149,8 @@ class MediaTap:
         def datagram_received(data: bytes, addr: Any) -> None:
             kind = data[0] if data else 255
             if 127 < kind < 192:
-                if _RTP_HEADER_BYTES < len(data) <= _LONGEST_BYTES and not self._take(data):
-                    pass_on(data, addr)
+                if _RTP_HEADER_BYTES < len(data) <= _LONGEST_BYTES:
+                    self._take(data)
             elif kind < 4 or 19 < kind < 64:
                 pair = path._nominated.get(1)
                 if pair is None or addr[:2] == pair.remote_addr:  # a stranger's are no sign of the peer
@@ -164,23 +162,20 @@ class MediaTap:
 
         return datagram_received
 
-    def _take(self, data: bytes) -> bool:
-        """Take media; False if it is aiortc's."""
+    def _take(self, data: bytes) -> None:
         session: pylibsrtp.Session | None = self._dtls._rx_srtp
         if session is None:
-            return True
+            return
         reports = 192 <= data[1] <= 223  # RFC 5761 §4
-        if not reports and data[1] & 0x7F in self.foreign:
-            return False
         source = data[4:8] if reports else data[8:12]
         if source not in self._sources and len(self._sources) == MAX_SOURCES:
             self.n_rejected += 1
-            return True
+            return
         try:
             packet = session.unprotect_rtcp(data) if reports else session.unprotect(data)
         except pylibsrtp.Error:  # forged, repeated, too old
             self.n_rejected += 1
-            return True
+            return
         self._sources.add(source)
         self._received_bytes += len(data)
         self.arrived_s = now_s = self._now_s()
@@ -188,7 +183,6 @@ class MediaTap:
             self._listener.take_rtcp(packet, now_s)
         else:
             self._listener.take_rtp(packet, now_s)
-        return True
 
 
 def bypass(transceiver: RTCRtpTransceiver) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from aiortc import RTCPeerConnection
 
-from duplex_server.session.transport import MediaAudio, MediaFrame
+from duplex_server.session.transport import MediaAudio
+from duplex_server.transports.rtc_camera import Eye
 from duplex_server.transports.rtc_fallback import AiortcMedia
 from duplex_server.transports.rtc_internals import IceRestart, unknown_versions
 from duplex_server.transports.rtc_pacer import Pacer
@@ -78,7 +79,7 @@ def why_not_ours() -> str:
 def make_media(
     connection: RTCPeerConnection,
     hear: Callable[[MediaAudio], None],
-    see: Callable[[MediaFrame], None],
+    eye: Eye | None,
     spawn: Callable[[Coroutine[Any, Any, None]], object],
     pacer: Pacer,
     *,
@@ -90,12 +91,12 @@ def make_media(
     Args:
         connection: the call's, before any description was applied.
         hear: given decoded sound, on the event loop.
-        see: given decoded pictures, likewise.
+        eye: who looks at the peer's camera; None if nobody does.
         spawn: starts a task that lives at most as long as the call.
         pacer: of this event loop.
         offering: whether this end makes the offers.
         rate_hz: of the sound that is delivered.
     """
     if why_not_ours():
-        return AiortcMedia(connection, hear, see, spawn, rate_hz)
-    return MediaPath(connection, hear, see, spawn, pacer, offering=offering, rate_hz=rate_hz)
+        return AiortcMedia(connection, hear, eye, spawn, rate_hz)
+    return MediaPath(connection, hear, eye, spawn, pacer, offering=offering, rate_hz=rate_hz)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpTransceiver
+from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
 from duplex_server.media import rtcp
 from duplex_server.media.opus import OpusDecoder, OpusEncoder
 from duplex_server.media.rtp import MalformedPacket, parse_rtp
-from duplex_server.session.transport import MediaAudio, MediaFrame
+from duplex_server.session.transport import MediaAudio
 from duplex_server.transports.rtc_audio import Decoder, Microphone
-from duplex_server.transports.rtc_fallback import watch_camera
+from duplex_server.transports.rtc_camera import CLOCK_HZ, Eye, RtcCamera
 from duplex_server.transports.rtc_internals import (
     IceRestart,
     MediaTap,
@@ -49,7 +49,7 @@ class MediaPath:
     Args:
         connection: the call's, before any description was applied.
         hear: given decoded sound, on the event loop.
-        see: given decoded pictures, likewise.
+        eye: who looks at the peer's camera; None if nobody does.
         spawn: starts a task that lives at most as long as the call.
         pacer: of this event loop.
         offering: whether this end makes the offers.
@@ -60,7 +60,7 @@ class MediaPath:
         self,
         connection: RTCPeerConnection,
         hear: Callable[[MediaAudio], None],
-        see: Callable[[MediaFrame], None],
+        eye: Eye | None,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         pacer: Pacer,
         *,
@@ -69,7 +69,7 @@ class MediaPath:
     ) -> None:
         self._connection = connection
         self._hear = hear
-        self._see = see
+        self._eye = eye
         self._spawn = spawn
         self._pacer = pacer
         self._offering = offering
@@ -77,9 +77,10 @@ class MediaPath:
         self._loop = asyncio.get_running_loop()
         self._tap: MediaTap | None = None
         self._bypassed: list[RTCRtpTransceiver] = []  # those for sound; the first carries our speech
-        self._cameras: set[MediaStreamTrack] = set()
+        self._unseen: set[RTCRtpTransceiver] = set()  # those for pictures, which aiortc does not see either
         self._receiving = Receiving()
         self._ears: dict[str, Ear] = {}  # by the section's mid
+        self._cameras: dict[str, RtcCamera] = {}  # likewise
         self._speaker: Speaker | None = None
         self._may_speak = False
         self._ssrc, self._cname = 0, ""  # of our speech
@@ -108,15 +109,14 @@ class MediaPath:
     def attach(self) -> None:
         """See :class:`Media`."""
         for transceiver in self._connection.getTransceivers():
-            track: MediaStreamTrack | None = transceiver.receiver.track
             if transceiver.kind == "audio" and transceiver not in self._bypassed:
                 bypass(transceiver)
                 if not self._bypassed:
                     transceiver.direction = "sendrecv"
                 self._bypassed.append(transceiver)
-            elif transceiver.kind == "video" and track is not None and track not in self._cameras:
-                self._cameras.add(track)
-                self._spawn(watch_camera(track, self._see))
+            elif transceiver.kind == "video" and transceiver not in self._unseen:
+                bypass(transceiver)
+                self._unseen.add(transceiver)
         dtls = dtls_transport(self._connection)
         if self._tap is None and dtls is not None:
             self._tap = MediaTap(dtls, self)
@@ -131,7 +131,8 @@ class MediaPath:
         for stream in theirs:
             if stream.kind == "audio" and stream.mid in agreed:
                 self._expect_sound(stream, agreed[stream.mid])
-        self._tap.foreign = frozenset(n for stream in agreed.values() if stream.kind == "video" for n in stream.codecs)
+            elif stream.kind == "video" and stream.mid in agreed and self._eye is not None:
+                self._expect_pictures(self._eye, stream, agreed[stream.mid])
         self._tap.listen()
         self._prepare_speech(ours, agreed)
         if self._report_due_s is None:
@@ -196,6 +197,8 @@ class MediaPath:
             alarm.silence()
         for ear in self._ears.values():
             ear.close()
+        for camera in self._cameras.values():
+            camera.close()
 
     # -- MediaListener ------------------------------------------------------------------------------------------------
 
@@ -241,6 +244,14 @@ class MediaPath:
             ear = self._ears[agreed.mid] = Ear(microphone, self._pacer, ask, self._round_trip_s)
         self._receiving.expect(ear, ear.microphone.clock_hz, agreed.codecs, theirs.ssrcs)
 
+    def _expect_pictures(self, eye: Eye, theirs: Stream, agreed: Stream) -> None:
+        camera = self._cameras.get(agreed.mid)
+        if camera is None:
+            camera = RtcCamera(eye, request_key_frame=self._ask_for_picture, spawn=self._spawn)
+            self._cameras[agreed.mid] = camera
+        camera.agree(agreed.codecs)
+        self._receiving.expect(camera, CLOCK_HZ, agreed.codecs, theirs.ssrcs)
+
     def _prepare_speech(self, ours: Sequence[Stream], agreed: Mapping[str, Stream]) -> None:
         stream = next((stream for stream in ours if stream.kind == "audio"), None)
         if stream is None or not self._bypassed or stream.mid not in agreed:
@@ -268,6 +279,9 @@ class MediaPath:
     def _ask(self, ssrc: int, numbers: Sequence[int]) -> None:
         self._n_asked += len(numbers)
         self._send_rtcp(rtcp.ReceiverReport(self._ssrc), rtcp.Nack(self._ssrc, ssrc, tuple(numbers)))
+
+    def _ask_for_picture(self, ssrc: int) -> None:
+        self._send_rtcp(rtcp.ReceiverReport(self._ssrc), rtcp.PictureLoss(self._ssrc, ssrc))
 
     def _hear_of_speech(self, blocks: Sequence[rtcp.ReportBlock], now_s: float) -> None:
         for block in blocks:

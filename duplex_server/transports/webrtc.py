@@ -26,6 +26,7 @@ from duplex_server.session.transport import EventStream, TransportTraits
 from duplex_server.transports.intake import Intake
 from duplex_server.transports.listeners import Listeners
 from duplex_server.transports.observer import TransportObserver
+from duplex_server.transports.rtc_camera import CameraView, Eye
 from duplex_server.transports.rtc_internals import IceRestart, dtls_transport, offer_loopback
 from duplex_server.transports.rtc_media import make_media
 from duplex_server.transports.rtc_pacer import Pacer
@@ -74,6 +75,7 @@ class WebRtcTransport:
         observer: TransportObserver,
         dialect: Dialect,
         pacer: Pacer,
+        view: CameraView | None,
     ) -> None:
         self._tasks = tasks
         self._jobs: set[asyncio.Task[None]] = set()
@@ -91,7 +93,8 @@ class WebRtcTransport:
                 bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
             )
         )
-        self._media = make_media(self._connection, self._intake.put_media, self._intake.put_media, self._spawn, pacer)
+        eye = None if view is None else Eye(view, self._intake.put_media, self._intake.put_error)
+        self._media = make_media(self._connection, self._intake.put_media, eye, self._spawn, pacer)
         self._connection.on("connectionstatechange", self._follow_state)
         self._connection.on("datachannel", self._take_channel)
         self._negotiating = asyncio.Lock()
@@ -115,6 +118,7 @@ class WebRtcTransport:
         observer: TransportObserver,
         dialect: Dialect,
         pacer: Pacer,
+        view: CameraView | None,
     ) -> AsyncIterator[WebRtcTransport]:
         """Make a call's server end, and close it when the block is left.
 
@@ -125,6 +129,7 @@ class WebRtcTransport:
             observer: told what happens.
             dialect: how this peer spells events.
             pacer: of this event loop; wakes media when it is due.
+            view: how the model looks at cameras; None for a blind one.
         """
         offer_loopback()
         async with asyncio.TaskGroup() as tasks:
@@ -136,6 +141,7 @@ class WebRtcTransport:
                 observer=observer,
                 dialect=dialect,
                 pacer=pacer,
+                view=view,
             )
             try:
                 yield transport

@@ -37,7 +37,7 @@ class Peer:
         self._answer_with = answer_with
         self._jobs: list[asyncio.Task[None]] = []
         self.media = AiortcMedia(
-            self.connection, self.heard.append, lambda _: None, lambda job: self._jobs.append(asyncio.create_task(job))
+            self.connection, self.heard.append, None, lambda job: self._jobs.append(asyncio.create_task(job))
         )
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

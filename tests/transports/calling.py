@@ -50,19 +50,20 @@ class Tone(MediaStreamTrack):
 
 
 class Camera(MediaStreamTrack):
-    """A camera that sees one colour, ten times a second."""
+    """A camera that sees one colour."""
 
     kind = "video"
 
-    def __init__(self, rgb: tuple[int, int, int], width: int = 320, height: int = 240) -> None:
+    def __init__(self, rgb: tuple[int, int, int], width: int = 320, height: int = 240, per_s: int = 10) -> None:
         super().__init__()
+        self._per_s = per_s
         self._picture = np.full((height, width, 3), rgb, np.uint8)
         self._n = 0
 
     async def recv(self) -> av.VideoFrame:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1 / self._per_s)
         frame = av.VideoFrame.from_ndarray(self._picture, format="rgb24")
-        frame.pts, frame.time_base = self._n * 9000, fractions.Fraction(1, 90_000)
+        frame.pts, frame.time_base = self._n * 90_000 // self._per_s, fractions.Fraction(1, 90_000)
         self._n += 1
         return frame
 

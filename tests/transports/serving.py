@@ -20,7 +20,7 @@ from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
 from duplex_server.transports.http import create_app
 from duplex_server.transports.listening import listening_socket, server_options
-from duplex_server.types import SessionSetup
+from duplex_server.types import ModelSpec, SessionSetup
 from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.events import ErrorEvent, SessionHeartbeat, SessionHeartbeatAck
 from duplex_server.wire.objects import ErrorObject
@@ -52,6 +52,7 @@ async def answer_heartbeats(transport: Transport, manager: FakeManager) -> None:
 class FakeManager:
     """Admits as the real one does, and holds a conversation that a test wrote."""
 
+    spec: ModelSpec = SPEC
     places: int = 100
     conversation: Conversation = answer_heartbeats
     ready: bool = True

@@ -14,7 +14,7 @@ from duplex_server.errors import ClientError, LimitExceeded
 from duplex_server.media.rtp import RtpPacket
 from duplex_server.media.video_picture import VideoCodec
 from duplex_server.session.transport import MediaFrame
-from duplex_server.transports.rtc_camera import LEAST_EVERY_S, CameraView, RtcCamera
+from duplex_server.transports.rtc_camera import LEAST_EVERY_S, CameraView, Eye, RtcCamera
 from duplex_server.types import ModelSpec
 from tests.helpers.camera_track import FilmCamera, grey_of
 from tests.helpers.virtual_time import run
@@ -34,13 +34,9 @@ class Stage:
         self.on_ask: Callable[[], None] = lambda: None
         self._tasks = tasks
         self.track = RtcCamera(
-            view,
-            CODECS,
-            deliver=self._see,
-            refuse=self.refused.append,
-            request_key_frame=self._ask,
-            spawn=self._spawn,
+            Eye(view, self._see, self.refused.append), request_key_frame=self._ask, spawn=self._spawn
         )
+        self.track.agree(CODECS)
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> object:
         return self._tasks.create_task(job)

@@ -10,6 +10,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from duplex_server.media.opus import OpusDecoder
 from duplex_server.session.transport import MediaFrame
+from duplex_server.transports.rtc_camera import CameraView, Eye
 from duplex_server.transports.rtc_fallback import MAX_QUEUED_PACKETS, SILENCE_PACKETS, Speaker, watch_camera
 from duplex_server.types import Pcm
 from tests.helpers.virtual_time import run
@@ -148,12 +149,14 @@ def test_every_frame_of_a_camera_is_read_and_two_a_second_are_handed_on() -> Non
     async def scenario() -> list[MediaFrame]:
         seen: list[MediaFrame] = []
         camera = FastCamera()
-        await watch_camera(camera, seen.append)
+        await watch_camera(camera, Eye(CameraView(0.5, 32, 10**6), seen.append, lambda _: None))
         assert camera.n_read == 300
+        await watch_camera(FastCamera(), None)
         return seen
 
     seen = run(scenario())
     assert 18 <= len(seen) <= 20
+    assert {item.rgb.shape for item in seen} == {(24, 32, 3)}
     levels = [float(item.rgb.mean()) for item in seen]
     assert levels == sorted(levels)
     assert levels[-1] > 225

@@ -116,20 +116,6 @@ def test_stun_and_dtls_go_on_to_aiortc() -> None:
     run(scenario())
 
 
-def test_types_of_media_that_are_left_to_aiortc_go_there_encrypted() -> None:
-    async def scenario() -> None:
-        line = Line()
-        line.tap.foreign = frozenset({96})
-        camera = line.peer.protect(packet(1, payload_type=96))
-        line.arrive(camera)
-        line.arrive(b"\x80\x60" + bytes(1500))  # too long for aiortc, whoever sent it
-        line.arrive(line.peer.protect(packet(2)))
-        assert line.socket.passed_on == [camera]
-        assert line.listener.rtp == [packet(2)]
-
-    run(scenario())
-
-
 def test_what_belongs_to_nobody_ends_at_the_tap() -> None:
     """Of these, the empty datagram and the one longer than SRTP takes would end aiortc's connection."""
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from duplex_server.config import Settings
 from duplex_server.session.transport import MediaAudio, Transport
 from duplex_server.transports import rtc_internals, webrtc
 from duplex_server.transports.rtc_internals import IceRestart, dtls_transport
+from duplex_server.transports.rtc_path import MediaPath
+from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.events import SessionHeartbeatAck, SessionUpdate
 from tests.transports import serving
 from tests.transports.calling import Camera, Client, Tone, calling
@@ -173,12 +176,30 @@ def test_a_camera_is_seen_in_its_colours() -> None:
     run(scenario)
 
 
+def test_of_a_camera_only_the_key_pictures_that_were_asked_for_are_decoded() -> None:
+    async def scenario(served: Served) -> None:
+        manager = served.manager
+        async with calling(served, Tone(), Camera((200, 30, 30), 640, 480, per_s=30)) as client:
+            await client.connect()
+            await manager.until(lambda: len(manager.pictures) >= 4)
+            (transport,) = manager.transports
+            assert isinstance(transport, WebRtcTransport)
+            media = transport._media
+            assert isinstance(media, MediaPath)
+            (camera,) = media._cameras.values()
+            assert camera.n_decoded == camera.n_seen == len(manager.pictures)
+            assert camera.n_asked >= 3
+            assert not any(thread.name == "video-decoder" for thread in threading.enumerate()), "aiortc decodes nothing"
+
+    run(scenario)
+
+
 def test_a_large_camera_picture_is_scaled_down() -> None:
     async def scenario(served: Served) -> None:
         async with calling(served, Tone(), Camera((0, 0, 0), 1920, 1080)) as client:
             await client.connect()
             await served.manager.until(lambda: bool(served.manager.pictures))
-        assert served.manager.pictures[0].rgb.shape == (504, 896, 3)
+        assert served.manager.pictures[0].rgb.shape == (252, 448, 3)
 
     run(scenario)
 
