@@ -23,6 +23,7 @@ from aiortc.mediastreams import MediaStreamError
 from duplex_server.media.rtp import is_rtcp
 from duplex_server.session.transport import MediaAudio
 from duplex_server.transports.observer import SilentTransportObserver
+from duplex_server.transports.rtc_camera import CameraView
 from duplex_server.transports.rtc_internals import dtls_transport
 from duplex_server.transports.rtc_pacer import Pacer
 from duplex_server.transports.rtc_path import MediaPath
@@ -222,6 +223,7 @@ async def lone_call(
         observer=SilentTransportObserver(),
         dialect=RealtimeDialect(),
         pacer=pacer,
+        view=CameraView(0.5, 448, 25_000_000),
     ) as transport:
         call = LoneCall(transport)
         try:

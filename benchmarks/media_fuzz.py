@@ -37,6 +37,7 @@ from benchmarks.results import Figures, Target
 from duplex_server.media.opus import OpusEncoder
 from duplex_server.media.rtp import RtpPacket, write_rtp
 from duplex_server.transports.observer import SilentTransportObserver
+from duplex_server.transports.rtc_camera import CameraView
 from duplex_server.transports.rtc_pacer import Pacer
 from duplex_server.transports.rtc_sdp import InvalidOffer
 from duplex_server.transports.webrtc import WebRtcTransport
@@ -161,6 +162,7 @@ async def damaged_offers(good: str, seed: int, n_offers: int, breakage: Breakage
                 observer=SilentTransportObserver(),
                 dialect=RealtimeDialect(),
                 pacer=pacer,
+                view=CameraView(0.5, 448, 25_000_000),
             ) as transport:
                 await transport.answer(offer)
                 outcomes["answered"] += 1
