@@ -83,17 +83,23 @@ def bench_parts(parts: Parts, device: str, counts: Sequence[int], units: int) ->
     together = device.startswith("cuda")
     stages = Stages()
     encoding = dict(benching.encoding_s(parts))
-    decoding = {n: benching.decoding_tokens_per_s(parts, n, together=together) for n in (1, counts[-1])}
+
+    def decoded(n: int) -> float:
+        return benching.decoding_tokens_per_s(parts, n, together=together)
+
+    decoding = dict([benching.most_that_fit(counts, decoded)])
+    decoding = {1: decoding[1] if 1 in decoding else decoded(1)} | decoding
     measured: list[UnitFigures] = []
     held: dict[str, int] = {}
-    model = benching.model_to_measure(
-        parts, counts[-1], stages.ended, frames=parts.vision is not None, together=together
+    sees = parts.vision is not None
+    most, model = benching.most_that_fit(
+        counts, lambda rows: benching.model_to_measure(parts, rows, stages.ended, frames=sees, together=together)
     )
     for kind in benching.KINDS:
-        if kind.startswith("omni") and parts.vision is None:
+        if kind.startswith("omni") and not sees:
             continue
         held[kind] = 0
-        for count in counts:
+        for count in counts[: counts.index(most) + 1]:
             found = benching.measure_units(model, kind, count, units, stages.take)
             measured.append(found)
             if not found.held:
@@ -105,6 +111,7 @@ def bench_parts(parts: Parts, device: str, counts: Sequence[int], units: int) ->
         "decoding_tokens_per_s": decoding,
         "units": [asdict(found) for found in measured],
         "conversations_held": held,
+        "most_tried": most,
         "peak_bytes": benching.peak_memory_bytes([device]),
     }
 
@@ -127,7 +134,8 @@ def show(figures: dict[str, Any]) -> None:
         print(f"{unit['kind']:<16}{unit['conversations']:>13}{took}{stages}")
     print()
     for kind, count in figures["conversations_held"].items():
-        print(f"held in real time, {kind}: {count}")
+        print(f"held in real time, {kind}: {count}{' or more' if count == figures['most_tried'] else ''}")
+    print(f"most conversations that were tried, and had memory: {figures['most_tried']}")
     planned = figures.get("planned_bytes")
     beside = f", planned {planned / GIB:.1f} GiB for one in 16 bits" if planned else ""
     print(f"most memory: {figures['peak_bytes'] / GIB:.1f} GiB{beside}")

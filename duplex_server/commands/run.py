@@ -105,3 +105,5 @@ def _write(asked: argparse.Namespace, pcm: Pcm, reply: Reply, told: list[UnitRep
     if write_video(asked.clip, asked.out / "reply.mp4", both, captions):
         written.append("reply.mp4")
     print(f"{asked.out}: {', '.join(written)}")
+    if not reply.sounds and any(unit.text for unit in told):
+        print("What it said is text only: it had no voice. Give one with --ref-audio.", file=sys.stderr)

@@ -228,3 +228,13 @@ def test_a_voice_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captu
     asked = ["run", str(tmp_path), str(tmp_path / "clip.mp4"), "--out", str(tmp_path), "--ref-audio", "nobody.wav"]
     assert main(asked) == 2
     assert "nobody.wav is not there" in capsys.readouterr().err
+
+
+def test_a_reply_without_a_voice_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [[ModelOutput(1, text="hello", end_of_turn=True)], *[[ModelOutput(0, listening=True)]] * 3]
+    monkeypatch.setattr("duplex_server.commands.stages.load_model", lambda *_, **__: Scripted(script))
+    make_clip(tmp_path / "clip.mp4", 0.9, seen=False)
+    assert main(["run", str(tmp_path), str(tmp_path / "clip.mp4"), "--out", str(tmp_path), "--fast"]) == 0
+    assert "text only" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duplex_server.models.minicpmo.config import AudioConfig, MiniCPMOConfig
+from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.mel import MelChunk, offline_mel
 
 __all__ = ["AudioCache", "AudioEncoder", "AudioProjector", "WhisperEncoder"]
@@ -174,7 +175,7 @@ class WhisperEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(config.d_model, config.d_model, kernel_size=3, stride=2, padding=1)
-        self.embed_positions = nn.Embedding(config.max_source_positions, config.d_model)
+        self.embed_positions = empty_embedding(config.max_source_positions, config.d_model)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 

@@ -9,11 +9,12 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 
+from duplex_server.errors import CapacityError, ModelLoadError
 from duplex_server.models.base import RowFailure, RowUnit
 from duplex_server.models.minicpmo.model import MiniCPMO
 from duplex_server.models.minicpmo.options import DuplexOptions
@@ -31,8 +32,11 @@ __all__ = [
     "encoding_s",
     "measure_units",
     "model_to_measure",
+    "most_that_fit",
     "peak_memory_bytes",
 ]
+
+_T = TypeVar("_T")
 
 KINDS = ("listening", "speaking", "omni listening", "omni speaking")
 """What conversations do in each unit; omni: with a picture."""
@@ -73,6 +77,27 @@ class MadeUpVoices:
     def of(self, setup: SessionSetup) -> Voice:  # noqa: ARG002 - there is one
         """Return the voice."""
         return self._voice
+
+
+def most_that_fit(counts: Sequence[int], make: Callable[[int], _T]) -> tuple[int, _T]:
+    """Make something for as many conversations as memory holds.
+
+    Args:
+        counts: conversations to try, ascending.
+        make: makes it for a number of them.
+
+    Returns:
+        the largest number that fits, and what was made for it.
+
+    Raises:
+        ModelLoadError: not even the smallest fits.
+    """
+    for count in reversed(counts):
+        try:
+            return count, make(count)
+        except torch.OutOfMemoryError:
+            pass
+    raise ModelLoadError(f"there is no memory for {counts[0]} conversations beside the weights")
 
 
 def model_to_measure(
@@ -130,13 +155,17 @@ def measure_units(
         units: that count; the first two do not.
         take_stages: returns the seconds of each stage since it was last called.
     """
-    rows = range(conversations)
-    for row in rows:
-        model.open(row, SessionSetup())
+    rows: list[int] = []
     taken: list[float] = []
     stages: list[Mapping[str, float]] = []
     samples, failed = 0, 0
     try:
+        for row in range(conversations):
+            try:
+                model.open(row, SessionSetup())
+                rows.append(row)
+            except CapacityError:
+                failed += 1
         for index in range(WARM_UP_UNITS + units):
             batch = [RowUnit(row, _unit(kind, index, row)) for row in rows]
             take_stages()

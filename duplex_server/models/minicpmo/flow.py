@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.flow_cache import FlowSlot
 from duplex_server.models.minicpmo.flow_decoder import FlowDecoder, Past
 from duplex_server.models.minicpmo.flow_encoder import LOOKAHEAD_CODES, FlowEncoder
@@ -71,7 +72,7 @@ class Flow(nn.Module):
     def __init__(self, sizes: FlowSizes, *, strict: bool = False) -> None:
         super().__init__()
         self.sizes, self.strict = sizes, strict
-        self.input_embedding = nn.Embedding(sizes.codes, sizes.size)
+        self.input_embedding = empty_embedding(sizes.codes, sizes.size)
         self.spk_embed_affine_layer = nn.Linear(sizes.speaker, sizes.mels)
         self.encoder = FlowEncoder(sizes)
         self.encoder_proj = nn.Linear(sizes.size, sizes.mels)

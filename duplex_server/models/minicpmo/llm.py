@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duplex_server.models.minicpmo.config import LlmConfig
+from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.kv import KvCache, Ragged
 from duplex_server.models.minicpmo.rope import Rope, rotated
 
@@ -96,7 +97,7 @@ class _Layer(nn.Module):
 class _Body(nn.Module):
     def __init__(self, config: LlmConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = empty_embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 

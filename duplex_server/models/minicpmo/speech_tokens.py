@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duplex_server.models.minicpmo.config import TtsConfig
+from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.kv import KvCache
 from duplex_server.models.minicpmo.speech_llama import LlamaBody
 
@@ -91,8 +92,8 @@ class SpeechDecoder(nn.Module):
     def __init__(self, config: TtsConfig, *, sampling: SpeechSampling | None = None, strict: bool = False) -> None:
         super().__init__()
         self.config, self.sampling, self.strict = config, sampling or SpeechSampling(), strict
-        self.emb_text = nn.Embedding(config.num_text_tokens, config.hidden_size)
-        self.emb_code = nn.ModuleList([nn.Embedding(config.num_audio_tokens, config.hidden_size)])
+        self.emb_text = empty_embedding(config.num_text_tokens, config.hidden_size)
+        self.emb_code = nn.ModuleList([empty_embedding(config.num_audio_tokens, config.hidden_size)])
         self.projector_semantic = _Projector(config.llm_dim, config.hidden_size)
         self.model = LlamaBody(config)
         self.head_code = nn.ModuleList([nn.Linear(config.hidden_size, config.num_audio_tokens, bias=False)])

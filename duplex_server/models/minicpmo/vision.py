@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duplex_server.models.minicpmo.config import MiniCPMOConfig, VisionConfig
+from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.packed import attend_within
 from duplex_server.models.minicpmo.pictures import Patches
 from duplex_server.models.minicpmo.resampler import Grid, Resampler
@@ -91,7 +92,7 @@ class _Embeddings(nn.Module):
         self.patch_embedding = nn.Conv2d(
             config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
         )
-        self.position_embedding = nn.Embedding(self.n_buckets**2, config.hidden_size)
+        self.position_embedding = empty_embedding(self.n_buckets**2, config.hidden_size)
 
     def forward(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
         # A convolution whose stride is its kernel is a linear layer over patches.

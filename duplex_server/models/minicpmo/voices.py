@@ -85,7 +85,10 @@ class Voices:
             ModelLoadError: it cannot be used.
         """
         if not self._files:
-            log.warning("the checkpoint brings no recording of a voice: it speaks only with voices that clients send")
+            log.warning(
+                "the checkpoint brings no recording of a voice, and none was given: it answers in text, and speaks "
+                "only with voices that clients send"
+            )
             return
         try:
             self.of(SessionSetup(voice=self.names[0]))
