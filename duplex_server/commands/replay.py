@@ -115,12 +115,16 @@ async def replay(
         setup: of the conversation.
         units: in order.
         stages: returns the seconds of each stage since it was last called.
-        reply: empty; takes what is said, and why the conversation ended early.
+        reply: empty; takes what is said, and why the conversation ended early, or did not begin.
         live: wait for each unit as if it were being recorded; else go on at once, as if computing took no time.
         tell: called with every unit's answer.
     """
     loop = asyncio.get_running_loop()
-    model.open(ROW, setup)
+    try:
+        model.open(ROW, setup)
+    except DuplexError as error:
+        reply.failure = error
+        return
     stages()
     began_s, unit_s = loop.time(), model.spec.unit_ms / 1000
     try:

@@ -238,3 +238,16 @@ def test_a_reply_without_a_voice_says_so(
     make_clip(tmp_path / "clip.mp4", 0.9, seen=False)
     assert main(["run", str(tmp_path), str(tmp_path / "clip.mp4"), "--out", str(tmp_path), "--fast"]) == 0
     assert "text only" in capsys.readouterr().err
+
+
+def test_a_conversation_that_cannot_begin_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Scripted):
+        def open(self, row: int, setup: SessionSetup) -> None:
+            raise CapacityError(30)
+
+    monkeypatch.setattr("duplex_server.commands.stages.load_model", lambda *_, **__: Full([]))
+    make_clip(tmp_path / "clip.mp4", 0.9, seen=False)
+    assert main(["run", str(tmp_path), str(tmp_path / "clip.mp4"), "--out", str(tmp_path), "--fast"]) == 1
+    assert "ended early" in capsys.readouterr().err

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from duplex_server.errors import LimitExceeded
 from duplex_server.models.minicpmo.chat_prompt import PromptEncoder
+from duplex_server.models.minicpmo.kv import KvCache
 from duplex_server.models.minicpmo.llm import Qwen3
-from duplex_server.models.minicpmo.messages import Message, render
+from duplex_server.models.minicpmo.messages import Message, Segment, render
 from duplex_server.models.minicpmo.sampling import less_likely, top_k_top_p
 from duplex_server.models.minicpmo.tokens import SPECIAL
 from duplex_server.models.minicpmo.units import embedded
@@ -87,21 +88,19 @@ class Chat:
         Raises:
             InvalidEvent: the messages cannot be answered: their order, or something to see or hear without the part of
                 the model for it.
-            LimitExceeded: they are longer than the model's context.
+            LimitExceeded: they are longer than the model's context, or than memory has room for.
         """
         options = options or AnswerOptions()
-        layout = self._prompts.encode(render(messages, omni=omni, speak=speak, think=think))
-        most = self._llm.config.max_position_embeddings
-        if layout.length >= most:
+        rendered = render(messages, omni=omni, speak=speak, think=think)
+        try:
+            state, cache, room = self._read(rendered, options.max_tokens)
+        except torch.OutOfMemoryError as error:
             raise LimitExceeded(
-                f"The chat has {layout.length} tokens, of which the model can hold {most - 1}.",
-                limit="max_position_embeddings",
-                value=f"{most} tokens",
-            )
-        room = min(options.max_tokens, most - layout.length)
-        cache = self._llm.new_cache(1, layout.length + room)
-        (prompt,) = embedded([layout], self._llm.embed)
-        state = self._llm.forward([prompt], [0], cache)[0][-1]
+                f"There is no memory for this chat and {options.max_tokens} tokens of an answer: fewer of them, fewer "
+                "or smaller pictures, or less sound may fit.",
+                limit="memory",
+                value=f"{options.max_tokens} tokens",
+            ) from error
         generator = torch.Generator().manual_seed(seed)
         text = self._prompts.tokenizer.stream()
         said: list[int] = []
@@ -112,6 +111,21 @@ class Chat:
             said.append(token)
             state = self._llm.forward([self._llm.embed([token])], [0], cache)[0][-1]
             yield AnswerToken(token, text.feed([token]), state)
+
+    def _read(self, rendered: Sequence[str | Segment], most_answer: int) -> tuple[Tensor, KvCache, int]:
+        """Take a chat in: its last state, what is remembered of it, and for how many tokens more there is room."""
+        layout = self._prompts.encode(rendered)
+        most = self._llm.config.max_position_embeddings
+        if layout.length >= most:
+            raise LimitExceeded(
+                f"The chat has {layout.length} tokens, of which the model can hold {most - 1}.",
+                limit="max_position_embeddings",
+                value=f"{most} tokens",
+            )
+        room = min(most_answer, most - layout.length)
+        cache = self._llm.new_cache(1, layout.length + room)
+        (prompt,) = embedded([layout], self._llm.embed)
+        return self._llm.forward([prompt], [0], cache)[0][-1], cache, room
 
 
 def choose_token(

@@ -196,3 +196,12 @@ def test_an_answer_ends_where_the_model_ends_it(chat: Chat, monkeypatch: pytest.
     vocabulary = torch.arange(151_748)
     monkeypatch.setattr(Qwen3, "logits", lambda _, state: (vocabulary == next(wanted)).float())
     assert answer(chat, QUESTION) == [100, 101]
+
+
+def test_a_chat_without_memory_is_refused(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(chat._llm, "new_cache", exhausted)
+    with pytest.raises(LimitExceeded, match="no memory for this chat and 12 tokens"):
+        answer(chat, QUESTION)
