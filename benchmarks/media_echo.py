@@ -32,8 +32,9 @@ from duplex_server.wire.events import InputImageBufferAppend
 __all__ = ["application"]
 
 _TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000
-_PAUSE_TICKS = 16
-"""Quiet after which nothing is sent, as a session sends nothing while its model is silent: 320 ms."""
+_PAUSE_TICKS = 6
+"""Quiet after which nothing is sent, as a session sends nothing while its model is silent: 120 ms, more than most
+pauses within a sentence. What was sent late is made up for between two, as it is when a model begins a new turn."""
 _MAX_PX = 4_000_000
 
 
