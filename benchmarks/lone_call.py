@@ -66,6 +66,7 @@ class LoneCall:
         caller: the other.
         samples: good datagrams that the server received, by kind, the first of each.
         n_heard: samples that the server heard, 16 kHz.
+        heard: place and length of each piece of it.
         n_heard_back: samples that the caller heard, 48 kHz.
         n_answers: heartbeats that came back to the caller.
     """
@@ -75,6 +76,7 @@ class LoneCall:
         self.caller = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.samples: dict[str, list[bytes]] = defaultdict(list)
         self.n_heard = 0
+        self.heard: list[tuple[int, int]] = []
         self.n_heard_back = 0
         self.n_answers = 0
         self._channel = self.caller.createDataChannel(CHANNEL)
@@ -101,9 +103,19 @@ class LoneCall:
     @property
     def n_rejected(self) -> int:
         """Datagrams that the server has turned away."""
+        assert self._media._tap is not None
+        return self._media._tap.n_rejected
+
+    @property
+    def n_held(self) -> int:
+        """Packets of the caller's sound that wait for one before them; 0 means that nothing is delayed."""
+        return sum(ear.microphone.buffer.n_held for ear in self._media._ears.values())
+
+    @property
+    def _media(self) -> MediaPath:
         media = self.transport._media
-        assert isinstance(media, MediaPath) and media._tap is not None
-        return media._tap.n_rejected
+        assert isinstance(media, MediaPath)
+        return media
 
     @property
     def n_waiting(self) -> int:
@@ -143,6 +155,7 @@ class LoneCall:
         async for received in self.transport.events():
             if isinstance(received, MediaAudio):
                 self.n_heard += len(received.pcm)
+                self.heard.append((received.position_samples, len(received.pcm)))
             elif isinstance(received, SessionHeartbeat):
                 self.transport.send(SessionHeartbeatAck())
 
