@@ -25,6 +25,10 @@ MAX_CANDIDATES = 64
 MAX_MESSAGE_BYTES = 262_144
 """What a peer may send in one data channel message: Chromium's own limit, enough for a camera still as base64."""
 
+CAMERA_KBIT_PER_S = 800
+"""What a camera may send. A key picture of VGA has 12 to 23 kB, one a second 100 to 200 kbit/s, and changes fill the
+rest. Browsers would send up to 2500 of HD, of which a model sees little, on the way up that the voice takes too."""
+
 _UNREADABLE = (ValueError, AttributeError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
 """What aiortc's SDP parser raises on text that is not SDP."""
 
@@ -126,7 +130,8 @@ def read_offer(sdp: str, *, taken: Iterable[str] = (), refused: Iterable[str] = 
 
 
 def finish_answer(sdp: str, offer: Offer) -> str:
-    """Put into aiortc's answer what it lacks: refused sections in their places, what Opus should do, message sizes.
+    """Put into aiortc's answer what it lacks: refused sections in their places, what Opus should do, message sizes, and
+    how much a camera may send.
 
     An offer to send lost packets of sound again (NACK, RFC 4585 §4.2) is accepted.
     """
@@ -231,6 +236,8 @@ def _completed(lines: list[str], offered: Section) -> list[str]:
     for line in lines:
         if line.startswith("a=max-message-size:"):
             line = f"a=max-message-size:{MAX_MESSAGE_BYTES}"
+        if offered.kind == "video" and line.startswith("c="):
+            line = f"{line}\r\nb=AS:{CAMERA_KBIT_PER_S}"  # application specific maximum: RFC 8866 §5.8
         if opus is None or not line.startswith(f"a=fmtp:{opus} "):
             done.append(line)
         if opus is not None and line.startswith(f"a=rtpmap:{opus} "):

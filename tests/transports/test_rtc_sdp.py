@@ -140,6 +140,15 @@ def test_port_0_means_bundled_where_the_offer_says_so() -> None:
     assert read_offer(offer(AUDIO, bundled)).refused == frozenset()
 
 
+def test_the_answer_says_how_much_a_camera_may_send_where_rfc_8866_has_it() -> None:
+    read = read_offer(offer(AUDIO, VIDEO, CHANNEL))
+    answer = finish_answer(answer_to(read.sdp), read)
+    assert answer.count("b=AS:") == 1
+    video = answer[answer.index("m=video") :].split("\r\n")
+    assert [line[:2] for line in video[:4]] == ["m=", "c=", "b=", "a="]
+    check_readable(answer)
+
+
 def test_the_answer_asks_for_redundancy_and_says_how_long_messages_may_be() -> None:
     read = read_offer(offer(AUDIO, CHANNEL))
     answer = finish_answer(answer_to(read.sdp), read)
