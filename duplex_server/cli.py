@@ -49,9 +49,14 @@ def _carry_out(asked: argparse.Namespace) -> int:
     match asked.command:
         case "serve":
             settings = _effective(asked).settings
-            from duplex_server.server import serve  # after the settings: it loads everything
+            if settings.workers > 1:
+                from duplex_server.gateways.supervisor import supervise
 
-            serve(settings)
+                supervise(settings)
+            else:
+                from duplex_server.server import serve  # after the settings: it loads everything
+
+                serve(settings)
         case "config":
             print(render(_effective(asked)), end="")
         case "key":

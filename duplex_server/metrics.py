@@ -6,7 +6,7 @@ Knows nothing about sessions or transports beyond what they call it with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["Metrics", "watch_loop"]
+__all__ = ["Gauges", "Metrics", "merged", "watch_loop"]
 
 WATCH_LOOP_EVERY_S = 0.05
 
@@ -43,13 +43,32 @@ class _Summary(Protocol):
     def n_frames_dropped(self) -> int: ...
 
 
-class Metrics:
-    """All instruments of one server, in a registry of their own. An observer of sessions, transports and the loop."""
+class Gauges:
+    """Values that others keep, in a registry of their own."""
 
     def __init__(self) -> None:
         self.content_type = CONTENT_TYPE_LATEST
         """Of what :meth:`render` returns."""
         self._registry = CollectorRegistry()
+
+    def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Show a value that ``read`` returns when it is asked for, as ``duplex_<name>``."""
+        Gauge(f"duplex_{name}", meaning, registry=self._registry).set_function(read)
+
+    def add_counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Show a count kept elsewhere, which never falls, as ``duplex_<name>_total``."""
+        self._registry.register(_ForeignCount(f"duplex_{name}", meaning, read))
+
+    def render(self) -> bytes:
+        """Return all values in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class Metrics(Gauges):
+    """All instruments of one server. An observer of sessions, transports and the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._response_s = self._histogram(
@@ -77,18 +96,6 @@ class Metrics:
         self._bytes = self._counter("network_bytes", "Bytes moved.", ("transport", "direction"))
         self._moved: dict[str, tuple[Counter, Counter]] = {}  # of _bytes, by transport: received, sent
         self._stall_s = self._histogram("loop_stall_seconds", "How late the event loop came to a timer.", _STALLS_S)
-
-    def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a value that ``read`` returns when it is asked for, as ``duplex_<name>``."""
-        Gauge(f"duplex_{name}", meaning, registry=self._registry).set_function(read)
-
-    def add_counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a count kept elsewhere, which never falls, as ``duplex_<name>_total``."""
-        self._registry.register(_ForeignCount(f"duplex_{name}", meaning, read))
-
-    def render(self) -> bytes:
-        """Return all values in Prometheus' text format."""
-        return generate_latest(self._registry)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
@@ -172,6 +179,35 @@ class _ForeignCount(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(self._name, self._meaning, value=self._read())
+
+
+def merged(pages: Mapping[int, bytes]) -> bytes:
+    """Make one page of those of several gateways; each sample gets a label that says whose it is.
+
+    Args:
+        pages: what their :meth:`Metrics.render` returned, by number.
+    """
+    families: dict[str, tuple[list[str], list[str]]] = {}  # by name: what is said of it, and its samples
+    for number, page in pages.items():
+        label = f'gateway="{number}"'
+        samples: list[str] = []
+        for line in page.decode().splitlines():
+            if not line.startswith("#"):
+                samples.append(_labelled(line, label))
+                continue
+            name = line.split(" ", 3)[2]  # "# HELP name …", then "# TYPE name kind", then its samples
+            said, samples = families.setdefault(name, ([], []))
+            if line not in said:
+                said.append(line)
+    return "".join(f"{line}\n" for family in families.values() for lines in family for line in lines).encode()
+
+
+def _labelled(sample: str, label: str) -> str:
+    name, brace, rest = sample.partition("{")
+    if brace:
+        return f"{name}{{{label},{rest}"
+    name, _, value = sample.partition(" ")
+    return f"{name}{{{label}}} {value}"
 
 
 async def watch_loop(stalled: Callable[[float], None]) -> None:

@@ -85,6 +85,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             },
         ),
     ] = "embedded"
+    workers: Annotated[
+        int,
+        Meta(
+            description="Processes that take connections behind the one port, for more of them than one processor core "
+            "carries. Not for a MiniCPM-o.",
+            ge=1,
+            le=64,
+        ),
+    ] = 1
     max_sessions: Annotated[
         int, Meta(description="Conversations at a time; 0 for as many as the model has places.", ge=0, le=100_000)
     ] = 0
@@ -94,7 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_workers: Annotated[
         int,
         Meta(
-            description="Processes that run the model; 0 for one per processor core. A MiniCPM-o has one per GPU.",
+            description="Processes that run the model, at least one for each of the workers; 0 for one per processor "
+            "core. A MiniCPM-o has one per GPU.",
             ge=0,
             le=1024,
         ),

@@ -11,6 +11,7 @@ import enum
 import ipaddress
 import json
 import re
+import socket
 import ssl
 import tomllib
 from collections.abc import Mapping
@@ -206,6 +207,8 @@ def _check_together(result: Effective) -> None:
         return name if source == "default" else f"{name} (set by {source})"
 
     _check_model(settings.model, named("model"))
+    if settings.workers > 1:
+        _check_workers(settings, named("workers"))
     for one, other in (("tls_certificate", "tls_key"), ("turn_urls", "turn_secret")):
         for present, absent in ((one, other), (other, one)):
             if getattr(settings, present) and not getattr(settings, absent):
@@ -218,6 +221,18 @@ def _check_together(result: Effective) -> None:
             "api_key_file, or say --insecure if everybody may use this server."
         )
     accepted_keys(settings)
+
+
+def _check_workers(settings: Settings, name: str) -> None:
+    if Path(settings.model).is_dir():
+        raise ConfigError(
+            f"{name} is {settings.workers}, but each of them would load the weights of {settings.model} again, and "
+            "share no batch with the others. Leave workers at 1 for a MiniCPM-o."
+        )
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigError(
+            f"{name} is {settings.workers}, but this operating system gives a port to one process only. Leave it at 1."
+        )
 
 
 def _check_certificate(settings: Settings) -> None:

@@ -7,14 +7,16 @@ about what is in a session's configuration.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from duplex_server.config import shown_digest
 from duplex_server.errors import AuthError
 from duplex_server.security.refusals import Throttled
 
-__all__ = ["SECRET_PREFIX", "ClientSecrets", "Grant"]
+__all__ = ["SECRET_PREFIX", "ClientSecrets", "Grant", "new_secret"]
 
 SECRET_PREFIX = "ek_"  # noqa: S105 - not a secret, but how one begins
 """Begins every client secret. Source: OpenAI's Realtime API; its JavaScript client refuses others in a browser."""
@@ -40,6 +42,14 @@ class Grant:
     """Longest session; None: as long as any."""
     sessions_left: int | None = None
     """How many more sessions it may begin; None: any number."""
+    digest: bytes = b""
+    """Of the secret, once it is kept."""
+
+
+def new_secret() -> tuple[str, bytes]:
+    """Return a new secret and its digest."""
+    value = SECRET_PREFIX + secrets.token_hex(24)
+    return value, shown_digest(value)
 
 
 class ClientSecrets:
@@ -51,8 +61,23 @@ class ClientSecrets:
     def __len__(self) -> int:
         return len(self._grants)
 
+    @property
+    def grants(self) -> Mapping[bytes, Grant]:
+        """All grants by the digests of their secrets, those that have expired lately included."""
+        return MappingProxyType(self._grants)
+
     def mint(self, grant: Grant, now_s: float) -> str:
         """Make a secret for a grant.
+
+        Raises:
+            Throttled: its owner has made too many within a day.
+        """
+        value, digest = new_secret()
+        self.keep(digest, grant, now_s)
+        return value
+
+    def keep(self, digest: bytes, grant: Grant, now_s: float) -> None:
+        """Take note of a grant, whose secret was made elsewhere.
 
         Raises:
             Throttled: its owner has made too many within a day.
@@ -60,9 +85,8 @@ class ClientSecrets:
         self._forget_expired(now_s)
         if sum(other.owner == grant.owner for other in self._grants.values()) >= MAX_SECRETS:
             raise Throttled(f"This key has made {MAX_SECRETS} client secrets within a day.", 600.0)
-        value = SECRET_PREFIX + secrets.token_hex(24)
-        self._grants[shown_digest(value)] = grant
-        return value
+        grant.digest = digest
+        self._grants[digest] = grant
 
     def find(self, value: str, now_s: float, *, expired: bool = False) -> Grant | None:
         """Return what a secret stands for; None if it is none, or, unless ``expired`` are asked for too, has expired.

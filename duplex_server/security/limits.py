@@ -64,9 +64,15 @@ class Attempts:
             self.n_failed += 1
             raise Throttled("Too many wrong keys came from this address.", (1 - bucket.level) * FAILURE_EVERY_S)
 
-    def note_failure(self, address: str, now_s: float) -> None:
-        """Count a wrong key."""
-        self.n_failed += 1
+    def note_failure(self, address: str, now_s: float, *, here: bool = True) -> None:
+        """Count a wrong key.
+
+        Args:
+            address: where it came from.
+            now_s: Unix time.
+            here: whether it counts for :attr:`n_failed`, and was not counted by another process.
+        """
+        self.n_failed += here
         network = _network(address)
         bucket = self._buckets.pop(network, None) or _Bucket(FREE_FAILURES, now_s)
         bucket.refill(now_s, every_s=FAILURE_EVERY_S, most=FREE_FAILURES)

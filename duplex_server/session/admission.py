@@ -16,7 +16,7 @@ from duplex_server.errors import CapacityError
 from duplex_server.session.transport import Transport
 from duplex_server.wire.events import SessionQueued, SessionQueueDone, SessionQueueUpdate
 
-__all__ = ["Admission", "Doorkeeper", "Line", "Place", "stand_in_line"]
+__all__ = ["Admission", "Doorkeeper", "Line", "Place", "stand_in_line", "wait_s"]
 
 _USUAL_SESSION_S = 120.0
 """How long a conversation lasts before any has ended, for the estimate given to those who find the server full."""
@@ -180,6 +180,12 @@ async def stand_in_line(line: Line, place: Place, transport: Transport) -> bool:
     return True
 
 
+def wait_s(position: int, usual_s: float, places: int) -> float:
+    """How long it may be until ``position`` places have fallen free, where sessions last ``usual_s``."""
+    # With n places taken for a usual length each, one falls free after every n-th part of it.
+    return max(1.0, position * usual_s / max(1, places))
+
+
 class Admission:
     """Counts places, and keeps the line.
 
@@ -194,7 +200,8 @@ class Admission:
         self._ready = ready
         self._line_max = line_max
         self._line: deque[Place] = deque()  # bounded by line_max
-        self._usual_s = _USUAL_SESSION_S
+        self.usual_s = _USUAL_SESSION_S
+        """How long sessions last."""
         self._idle = asyncio.Event()
         self.taken = 0
         """Places in use."""
@@ -255,12 +262,11 @@ class Admission:
 
     def note_length(self, duration_s: float) -> None:
         """Learn how long sessions last."""
-        self._usual_s += _SESSION_STEP * (duration_s - self._usual_s)
+        self.usual_s += _SESSION_STEP * (duration_s - self.usual_s)
 
     def estimate_s(self, position: int) -> float:
         """How long it may be until ``position`` places have fallen free."""
-        # With n places taken for a usual length each, one falls free after every n-th part of it.
-        return max(1.0, position * self._usual_s / max(1, self._places()))
+        return wait_s(position, self.usual_s, self._places())
 
     def _free(self) -> None:
         self.taken -= 1

@@ -22,6 +22,7 @@ from duplex_server.transports.calls import UnknownCall
 from duplex_server.transports.rtc_sdp import InvalidOffer
 
 __all__ = [
+    "BODY_TIMEOUT_S",
     "MAX_BODY_BYTES",
     "error_reply",
     "read_body",
