@@ -264,6 +264,7 @@ HEAVY = (
 LIGHT = (
     "duplex_server",
     "duplex_server.cli",
+    "duplex_server.gateways.supervisor",
     "duplex_server.models.minicpmo.checkpoint",
     "duplex_server.models.minicpmo.inspection",
     "duplex_server.models.minicpmo.layout",

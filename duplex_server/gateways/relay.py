@@ -7,6 +7,7 @@ sessions; everything else to whichever the peer has come to. Knows nothing about
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -273,7 +274,8 @@ async def _carry(
 async def _unavailable(scope: Scope, send: Send) -> None:
     """Answer for an owner that died before it had."""
     prefix = "websocket." if scope["type"] == "websocket" else ""
-    body = b'{"error":{"message":"The gateway stopped unexpectedly.","type":"server_error","code":"server_error"}}'
+    error = {"message": "The gateway stopped unexpectedly.", "type": "server_error", "code": "server_error"}
+    body = json.dumps({"error": {**error, "param": None}}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

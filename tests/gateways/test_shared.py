@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import msgspec
 import pytest
 
 from duplex_server.config import shown_digest
 from duplex_server.errors import AuthError, CapacityError
+from duplex_server.gateways.link import SupervisorLink
 from duplex_server.gateways.messages import Pulse
 from duplex_server.security import Gate, Grant, Throttled, Visitor
 from duplex_server.security.limits import FREE_FAILURES
@@ -20,6 +22,10 @@ from tests.gateways.hall import NOW_S, hall
 KEY = "correct-horse-battery"
 
 
+def _has(link: SupervisorLink, sessions: int) -> bool:
+    return link.admission.sessions == sessions
+
+
 def test_places_are_counted_over_all_gateways() -> None:
     async def main() -> None:
         async with hall(places=2) as opened:
@@ -27,7 +33,7 @@ def test_places_are_counted_over_all_gateways() -> None:
             first = await one.admission.enter(queue=False)
             second = await two.admission.enter(queue=False)
             for link in (one, two):
-                await opened.until(lambda link=link: link.admission.sessions == 2)
+                await opened.until(functools.partial(_has, link, 2))
                 assert (link.admission.places, link.admission.ready) == (2, True)
                 with pytest.raises(CapacityError):
                     await link.admission.enter(queue=False)
