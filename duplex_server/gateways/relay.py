@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from duplex_server.errors import InvalidEvent
+from duplex_server.gateways.ear import Ear
 from duplex_server.gateways.link import SupervisorLink
 from duplex_server.gateways.tunnel import Application, Message, Receive, Scope, Send, Tunnel, open_tunnel, socket_of
 from duplex_server.transports.arrivals import resume_in
 from duplex_server.transports.replies import BODY_TIMEOUT_S, MAX_BODY_BYTES, read_offer_form
 from duplex_server.transports.rtc_sdp import InvalidOffer
-from duplex_server.wire.codec import decode_client
-from duplex_server.wire.events import SessionResume
 from duplex_server.wire.ids import gateway_of
 
 __all__ = ["Relay"]
@@ -138,9 +136,9 @@ class Relay:
         async def find(session_id: str) -> Tunnel | None:
             return await self._open(self._owner(session_id), scope)
 
-        ear = _Ear(receive, send, find)
+        ear = Ear(scope, receive, send, find)
         try:
-            await self._app(scope, ear.receive, ear.send)
+            await self._app(ear.scope, ear.receive, ear.send)
             if ear.tunnel is not None:
                 await _carry(ear.tunnel, scope, receive, send, ear.heard, accepted=True)
         finally:
@@ -167,40 +165,6 @@ class Relay:
         if owner is None or not any(state.up and state.number == owner for state in self._link.state.gateways):
             return None
         return await open_tunnel(socket_of(self._folder, owner), scope)
-
-
-class _Ear:
-    """Hears a peer's first event before the application does."""
-
-    def __init__(self, receive: Receive, send: Send, find: Callable[[str], Awaitable[Tunnel | None]]) -> None:
-        self._receive = receive
-        self._send = send
-        self._find = find
-        self._decided = False
-        self.tunnel: Tunnel | None = None
-        """To the gateway that has the session; the application was told that the peer has left."""
-        self.heard: list[Message] = []
-        """What that gateway is to hear first."""
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if self._decided or message["type"] != "websocket.receive" or not message.get("text"):
-            return message
-        try:
-            event = decode_client(message["text"])
-        except InvalidEvent:
-            return message  # is answered, and another one may follow
-        self._decided = True
-        if isinstance(event, SessionResume):
-            self.tunnel = await self._find(event.session_id)
-        if self.tunnel is None:
-            return message
-        self.heard = [{"type": "websocket.connect"}, message]
-        return {"type": "websocket.disconnect", "code": 1005, "reason": ""}
-
-    async def send(self, message: Message) -> None:
-        if self.tunnel is None:
-            await self._send(message)
 
 
 class _Page:

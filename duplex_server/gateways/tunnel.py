@@ -34,6 +34,8 @@ _TOLD_OF_SCOPE = (
     *("type", "http_version", "scheme", "method", "path", "raw_path", "query_string", "root_path"),
     *("headers", "client", "server", "subprotocols"),
 )
+_TOLD_EXTENSIONS = ("websocket.http.response",)
+"""Those that are messages; others are objects of one process."""
 _DONE = {"type": "duplex.done"}
 """The owner's application has returned; a stream that ends without it has lost its owner."""
 
@@ -48,7 +50,7 @@ class Tunnel:
 
     def __init__(self, scope: Scope, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told = {name: scope[name] for name in _TOLD_OF_SCOPE if name in scope}
-        told["extensions"] = [*scope.get("extensions", ())]
+        told["extensions"] = [name for name in _TOLD_EXTENSIONS if name in scope.get("extensions", ())]
         writer.write(pack(told))
         self._reader = reader
         self._writer = writer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
 import tomllib
 from pathlib import Path
 
@@ -296,6 +297,13 @@ def test_models_that_can_be_asked_for(model: str) -> None:
 def test_a_folder_with_a_checkpoint_can_be_asked_for(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert load({"model": str(tmp_path)}, {}).model == str(tmp_path)
+    assert "Leave workers at 1" in refusal({"model": str(tmp_path), "workers": "2"})
+
+
+def test_several_workers_need_a_system_that_shares_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load({}, {"DUPLEX_WORKERS": "2"}).workers == 2
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    assert "one process only" in refusal({"workers": "2"})
 
 
 @pytest.mark.parametrize(

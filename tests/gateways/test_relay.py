@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from duplex_server.config import Settings
 from duplex_server.gateways.messages import pack
-from duplex_server.gateways.tunnel import socket_of
+from duplex_server.gateways.relay import Relay
+from duplex_server.gateways.tunnel import Message, Receive, Scope, Send, socket_of
 from duplex_server.wire.ids import gateway_of, new_call_id
 from tests.gateways.neighbours import Gateway, Neighbours, neighbours
 from tests.transports.calling import calling
@@ -345,3 +346,29 @@ def test_a_body_that_is_no_form_is_answered_as_ever() -> None:
             assert (await http.post("/v1/realtime/calls", files=long)).status_code == 413
 
     scene(play)
+
+
+@pytest.mark.parametrize("query", ["", "?autostart=0"])
+def test_text_goes_past_asgi_wherever_it_can(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    over_asgi: list[str] = []
+    receive = Relay.__call__
+
+    async def listen(relay: Relay, scope: Scope, receive_: Receive, send: Send) -> None:
+        async def overhear() -> Message:
+            message = await receive_()
+            over_asgi.append(message.get("text") or message["type"])
+            return message
+
+        await receive(relay, scope, overhear, send)
+
+    monkeypatch.setattr(Relay, "__call__", listen)
+
+    async def play(both: Neighbours) -> None:
+        async with connect(both.gateways[0].ws_url + query) as socket:
+            for n_beats in range(5):
+                await socket.send(f'{{"type": "session.heartbeat", "event_id": "beat {n_beats}"}}')
+                await read(socket, "session.heartbeat_ack")
+
+    scene(play)
+    n_first = 1 if query else 0  # the first event is looked at
+    assert len([text for text in over_asgi if "beat" in text]) == n_first
