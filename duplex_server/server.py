@@ -37,7 +37,8 @@ from duplex_server.session.camera import PictureLimits
 from duplex_server.session.manager import SessionManager
 from duplex_server.session.session import SessionLimits
 from duplex_server.transports.http import create_app
-from duplex_server.transports.listening import invitation, listening_socket, server_options
+from duplex_server.transports.listening import server_options
+from duplex_server.transports.port import invitation, listening_socket
 from duplex_server.types import SessionSetup
 
 __all__ = ["serve", "serve_gateway"]

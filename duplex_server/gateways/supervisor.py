@@ -22,7 +22,7 @@ from duplex_server.gateways.console import log_to_terminal, say, told_to_stop
 from duplex_server.gateways.division import USUAL_ROWS, Division, divide
 from duplex_server.gateways.ledger import Ledger
 from duplex_server.gateways.messages import Boot, Leave, Stop
-from duplex_server.transports.listening import invitation, reserving_socket
+from duplex_server.transports.port import invitation, reserving_socket
 
 __all__ = ["Limits", "Supervisor", "supervise"]
 

@@ -21,7 +21,8 @@ from duplex_server.security import Gate
 from duplex_server.session.limits import SessionLimits
 from duplex_server.session.manager import SessionManager
 from duplex_server.transports.http import create_app
-from duplex_server.transports.listening import listening_socket, server_options
+from duplex_server.transports.listening import server_options
+from duplex_server.transports.port import listening_socket
 from duplex_server.types import InterruptionPolicy, SessionSetup
 from tests.gateways.hall import NOW_S, Hall, hall
 from tests.helpers.slots import LoudnessDetector

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 
 from duplex_server.gateways.channel import receive_frame
 from duplex_server.gateways.messages import (
@@ -41,10 +40,12 @@ def main(descriptor: int) -> None:
         with turn:
             stream.sendall(pack(message))
 
+    pause = threading.Event()
+
     def beat() -> None:
         while True:
             say(Pulse(ready=True))
-            time.sleep(0.05)
+            pause.wait(0.05)
 
     payload = receive_frame(stream)
     assert payload is not None
@@ -63,7 +64,7 @@ def main(descriptor: int) -> None:
     say(Serving())
     say(TakePlace(1, queue=False))
     if nature == "stuck":
-        time.sleep(600)
+        threading.Event().wait()
     threading.Thread(target=beat, daemon=True).start()
     while (payload := receive_frame(stream)) is not None:
         match decode_from_supervisor(payload):

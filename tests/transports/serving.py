@@ -19,7 +19,8 @@ from duplex_server.security import Gate
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received, Transport
 from duplex_server.transports.http import create_app
-from duplex_server.transports.listening import listening_socket, server_options
+from duplex_server.transports.listening import server_options
+from duplex_server.transports.port import listening_socket
 from duplex_server.types import ModelSpec, SessionSetup
 from duplex_server.wire.dialogue import Dialogue
 from duplex_server.wire.events import ErrorEvent, SessionHeartbeat, SessionHeartbeatAck

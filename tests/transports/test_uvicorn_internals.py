@@ -12,7 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from duplex_server.config import Settings
-from duplex_server.transports.listening import listening_socket, server_options
+from duplex_server.transports.listening import server_options
+from duplex_server.transports.port import listening_socket
 from duplex_server.transports.uvicorn_internals import DirectText, direct_text, websocket_protocol
 from tests.transports import serving
 
