@@ -1,8 +1,9 @@
 /**
  * The running page without its looks: carries out what the state machine decides, and gathers what the views show.
  *
- * @import { Effect, Input, TimerName } from "./session.js"
+ * @import { Input } from "./session.js"
  * @import { SessionState } from "./session_state.js"
+ * @import { Effect, TimerName } from "./session_steps.js"
  * @import { CaptureReport } from "./capture.js"
  * @import { Room } from "./audio_nodes.js"
  * @import { Latency } from "./latency.js"

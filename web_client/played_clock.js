@@ -17,6 +17,8 @@ export class PlayedClock {
     /** Sound between the server's clock and the listener's ear: network and jitter buffer. */
     this.delayMs = 0;
     this.frozenMs = 0;
+    /** @type {number | null} where the server's clock stood when nothing got through any more */
+    this.heldMs = null;
   }
 
   /**
@@ -29,6 +31,7 @@ export class PlayedClock {
     this.anchorMs = 0;
     this.anchorAtMs = nowMs;
     this.frozenMs = 0;
+    this.heldMs = null;
   }
 
   /**
@@ -50,6 +53,32 @@ export class PlayedClock {
   stop(nowMs) {
     this.frozenMs = this.playedMs(nowMs);
     this.running = false;
+    this.heldMs = null;
+  }
+
+  /**
+   * Stand still: no sound arrives.
+   *
+   * @param {number} nowMs
+   */
+  hold(nowMs) {
+    if (!this.running) return;
+    const heldMs = this.anchorMs + nowMs - this.anchorAtMs;
+    this.stop(nowMs);
+    this.heldMs = heldMs;
+  }
+
+  /**
+   * Go on after `hold`.
+   *
+   * @param {number} nowMs
+   */
+  go(nowMs) {
+    if (this.heldMs === null) return;
+    this.anchorMs = this.heldMs;
+    this.anchorAtMs = nowMs;
+    this.heldMs = null;
+    this.running = true;
   }
 
   /**

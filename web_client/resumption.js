@@ -45,14 +45,23 @@ export class Resumption {
     if (this.kept.length > KEPT) this.kept.shift();
   }
 
-  /** What a new connection begins with. */
-  request() {
-    return JSON.stringify({
-      type: "session.resume",
+  /**
+   * What a new connection asks for.
+   *
+   * @param {number | null} [audioReceivedMs] how far the sound of a media track arrived
+   */
+  asked(audioReceivedMs = null) {
+    return {
       session_id: this.sessionId,
       resume_token: this.token,
       last_received_server_event_seq: this.lastSeq,
-    });
+      ...(audioReceivedMs === null ? {} : { audio_received_ms: audioReceivedMs }),
+    };
+  }
+
+  /** What a new connection begins with, where events are all there is. */
+  request() {
+    return JSON.stringify({ type: "session.resume", ...this.asked() });
   }
 
   /**

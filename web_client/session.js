@@ -4,31 +4,22 @@
  * Pure: it opens nothing, sends nothing and knows no clock; `app.js` carries out the effects. The same machine serves
  * both transports.
  *
- * @import { ClientEvent, Language, Loss, LossReason, Policy, ServerEvent, TransportKind } from "./types.js"
+ * @import { Loss, LossReason, ServerEvent } from "./types.js"
  * @import { SessionState } from "./session_state.js"
+ * @import { Effect, TimerName } from "./session_steps.js"
+ * @import { Wish } from "./session_wishes.js"
  *
  * @typedef {{ type: "start" } | { type: "stop" } | { type: "opened" } | { type: "lost", loss: Loss }
  *   | { type: "stalled", on: boolean }
  *   | { type: "online" } | { type: "server", event: ServerEvent }
  *   | { type: "playback", state: "started" | "stopped" | "cleared", responseId: string }
- *   | { type: "timer", name: TimerName } | { type: "kind", kind: TransportKind } | { type: "policy", policy: Policy }
- *   | { type: "language", language: Language } | { type: "mute", on: boolean } | { type: "talk", on: boolean }
- *   | { type: "say", itemId: string, text: string } | { type: "interrupt" }} Input
- *
- * @typedef {"retry" | "interrupted"} TimerName
- *
- * @typedef {{ type: "open" } | { type: "close" } | { type: "send", event: ClientEvent } | { type: "flush" }
- *   | { type: "duck", on: boolean } | { type: "microphone", on: boolean }
- *   | { type: "timer", name: TimerName, ms: number } | { type: "cancel_timer", name: TimerName }
- *   | { type: "mark", kind: "interrupted" } | { type: "note", key: "reconnected" }
- *   | { type: "notice", message: string } | { type: "ends_soon", seconds: number }} Effect
+ *   | { type: "timer", name: TimerName } | Wish } Input
  */
 
 import { BETWEEN_SESSIONS, microphoneOpen } from "./session_state.js";
-import { sessionUpdate, typedMessage } from "./wire.js";
-
-/** How long the page shows that it was interrupted; shorter is missed, longer looks stuck. */
-export const INTERRUPTED_MS = 1400;
+import { cut, quiet, unchanged } from "./session_steps.js";
+import { asked } from "./session_wishes.js";
+import { sessionUpdate } from "./wire.js";
 
 /** First wait before a new attempt to connect; it doubles up to the longest. A full server names the time until it is
  * surely free, which may be minutes; somebody who waits at the page wants the place that is given back before. */
@@ -81,19 +72,6 @@ export function step(state, input) {
   }
 }
 
-/** @param {SessionState} state */
-function unchanged(state) {
-  return { state, effects: [] };
-}
-
-/** @returns {Effect[]} the timers that must not outlive a conversation */
-function quiet() {
-  return [
-    { type: "cancel_timer", name: "retry" },
-    { type: "cancel_timer", name: "interrupted" },
-  ];
-}
-
 /**
  * @param {SessionState} state
  * @returns {{ state: SessionState, effects: Effect[] }}
@@ -129,7 +107,7 @@ function opened(state) {
     { type: "microphone", on: microphoneOpen(state) },
   ];
   if (state.wasOpen) effects.push({ type: "note", key: "reconnected" });
-  return { state: { ...state, phase: "live", attempt: 0, wasOpen: true, loss: null }, effects };
+  return { state: { ...state, phase: "live", attempt: 0, wasOpen: true, loss: null, queue: null }, effects };
 }
 
 /**
@@ -186,6 +164,10 @@ function received(state, event) {
     case "session.created":
     case "session.updated":
       return { state: { ...state, facts: event.session }, effects: [] };
+    case "session.queued":
+      return queued(state, event.position, event.estimated_wait_s);
+    case "session.queue_done":
+      return { state: { ...state, queue: null }, effects: [] };
     case "session.go_away":
       return { state: { ...state, leaving: event.reason }, effects: endsSoon(event.time_left_ms) };
     case "input_audio_buffer.speech_started":
@@ -210,6 +192,19 @@ function received(state, event) {
 }
 
 /**
+ * Nobody is heard in the line, and the server answers: should the line break, trying begins anew.
+ *
+ * @param {SessionState} state
+ * @param {number} position
+ * @param {number} waitS
+ * @returns {{ state: SessionState, effects: Effect[] }}
+ */
+function queued(state, position, waitS) {
+  if (state.phase !== "connecting" && state.phase !== "reconnecting") return unchanged(state);
+  return { state: { ...state, queue: { position, waitS }, attempt: 0, loss: null }, effects: [{ type: "microphone", on: false }] };
+}
+
+/**
  * @param {number} timeLeftMs
  * @returns {Effect[]}
  */
@@ -226,21 +221,6 @@ function endsSoon(timeLeftMs) {
 function speechStarted(state) {
   const next = { ...state, userSpeaking: true, overlapping: false };
   return state.audible ? cut(next) : { state: next, effects: [] };
-}
-
-/**
- * @param {SessionState} state in which the model is heard
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function cut(state) {
-  return {
-    state: { ...state, audible: "", interrupted: true, overlapping: false },
-    effects: [
-      { type: "flush" },
-      { type: "mark", kind: "interrupted" },
-      { type: "timer", name: "interrupted", ms: INTERRUPTED_MS },
-    ],
-  };
 }
 
 /**
@@ -283,111 +263,4 @@ function playback(state, what, responseId) {
     state: { ...state, audible: responseId, interrupted: false },
     effects: [{ type: "cancel_timer", name: "interrupted" }],
   };
-}
-
-/**
- * What the person asked for.
- *
- * @param {SessionState} state
- * @param {Exclude<Input, { type: "start" | "stop" | "opened" | "lost" | "stalled" | "online" | "server" | "playback" | "timer" }>} input
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function asked(state, input) {
-  switch (input.type) {
-    case "kind":
-      return changeTransport(state, input.kind);
-    case "policy":
-      return reconfigured({ ...state, policy: input.policy, talking: false });
-    case "language":
-      return reconfigured({ ...state, language: input.language });
-    case "mute": {
-      const next = { ...state, muted: input.on };
-      return { state: next, effects: [{ type: "microphone", on: microphoneOpen(next) }] };
-    }
-    case "talk":
-      return pushToTalk(state, input.on);
-    case "say":
-      return say(state, input.itemId, input.text);
-    case "interrupt":
-      return state.phase === "live" && state.audible ? stopSpeaking(state) : unchanged(state);
-  }
-}
-
-/**
- * @param {SessionState} state
- * @param {TransportKind} kind
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function changeTransport(state, kind) {
-  if (kind === state.kind) return unchanged(state);
-  if (state.phase === "idle" || state.phase === "failed") return { state: { ...state, kind }, effects: [] };
-  return {
-    state: { ...state, ...BETWEEN_SESSIONS, kind, phase: "connecting", attempt: 1, loss: null },
-    effects: [...quiet(), { type: "close" }, { type: "open" }],
-  };
-}
-
-/**
- * @param {SessionState} state
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function reconfigured(state) {
-  if (state.phase !== "live") return unchanged(state);
-  return {
-    state,
-    effects: [
-      { type: "send", event: sessionUpdate(state.policy, state.language) },
-      { type: "microphone", on: microphoneOpen(state) },
-    ],
-  };
-}
-
-/**
- * @param {SessionState} state
- * @param {boolean} on
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function pushToTalk(state, on) {
-  if (state.phase !== "live" || state.policy !== "push_to_talk" || state.talking === on) return unchanged(state);
-  const next = { ...state, talking: on };
-  /** @type {Effect[]} */
-  const effects = [{ type: "microphone", on }];
-  if (on && state.audible) {
-    const stopped = stopSpeaking(next);
-    return { state: stopped.state, effects: [...effects, ...stopped.effects] };
-  }
-  if (!on) {
-    effects.push({ type: "send", event: { type: "input_audio_buffer.commit" } });
-    effects.push({ type: "send", event: { type: "response.create" } });
-  }
-  return { state: next, effects };
-}
-
-/**
- * @param {SessionState} state
- * @param {string} itemId
- * @param {string} text
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function say(state, itemId, text) {
-  if (state.phase !== "live" || text.trim() === "") return unchanged(state);
-  const silenced = state.audible || state.response ? stopSpeaking(state) : unchanged(state);
-  /** @type {Effect[]} */
-  const sends = typedMessage(itemId, text.trim()).map((event) => ({ type: "send", event }));
-  return { state: silenced.state, effects: [...silenced.effects, ...sends] };
-}
-
-/**
- * End the running response because the person said so without speaking.
- *
- * @param {SessionState} state
- * @returns {{ state: SessionState, effects: Effect[] }}
- */
-function stopSpeaking(state) {
-  /** @type {Effect[]} */
-  const effects = [];
-  if (state.response) effects.push({ type: "send", event: { type: "response.cancel", response_id: state.response.id } });
-  if (state.kind === "webrtc") effects.push({ type: "send", event: { type: "output_audio_buffer.clear" } });
-  const stopped = state.audible ? cut(state) : unchanged(state);
-  return { state: stopped.state, effects: [...effects, ...stopped.effects] };
 }

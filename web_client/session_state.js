@@ -6,8 +6,8 @@
  * @import { Language, Loss, Policy, SessionFacts, TransportKind } from "./types.js"
  *
  * @typedef {"idle" | "connecting" | "live" | "reconnecting" | "failed"} Phase
- * @typedef {"idle" | "connecting" | "listening" | "muted" | "hearing" | "speaking" | "interrupted" | "reconnecting"
- *           | "error"} View the one thing that the page shows large
+ * @typedef {"idle" | "connecting" | "queued" | "listening" | "muted" | "hearing" | "speaking" | "interrupted"
+ *           | "reconnecting" | "error"} View the one thing that the page shows large
  *
  * @typedef {object} SessionState
  * @property {Phase} phase
@@ -25,6 +25,7 @@
  * @property {number} attempt how often the connection was tried since it was last open
  * @property {boolean} wasOpen the conversation had begun before the connection was lost
  * @property {Loss | null} loss why the page is reconnecting, has failed, or went back to idle
+ * @property {{ position: number, waitS: number } | null} queue place in the server's line, while there is one to wait in
  * @property {boolean} stalled nothing gets through at the moment
  * @property {string} leaving reason the server gave for the close it announced, or ""
  */
@@ -58,6 +59,7 @@ export const BETWEEN_SESSIONS = Object.freeze({
   response: null,
   audible: "",
   interrupted: false,
+  queue: null,
   stalled: false,
   leaving: "",
 });
@@ -74,7 +76,7 @@ export function viewOf(state) {
       return "error";
     case "connecting":
     case "reconnecting":
-      return state.phase;
+      return state.queue ? "queued" : state.phase;
     case "live":
       if (state.stalled) return "reconnecting";
       if (state.interrupted) return "interrupted";

@@ -19,6 +19,7 @@ import { readPalette, reducedMotion, sizedPen } from "./dom.js";
 const POSES = {
   idle: { apart: 2.16, you: 0.5, model: 0.5, youSize: 0.9, modelSize: 0.9 },
   connecting: { apart: 1.86, you: 0.6, model: 0.6, youSize: 0.9, modelSize: 0.9 },
+  queued: { apart: 1.86, you: 0.3, model: 0.6, youSize: 0.9, modelSize: 0.9 },
   listening: { apart: 1.42, you: 0.8, model: 0.62, youSize: 1, modelSize: 0.94 },
   muted: { apart: 1.42, you: 0.3, model: 0.62, youSize: 0.9, modelSize: 0.94 },
   hearing: { apart: 1.38, you: 1, model: 0.5, youSize: 1.1, modelSize: 0.88 },
@@ -82,7 +83,7 @@ export class Stage {
     disc(pen, model, colours.model, this.pose.model, levels.model, seconds + 40);
     pen.globalCompositeOperation = "source-over";
     if (view === "interrupted") brokenRing(pen, { ...model, r: radius }, this.palette.cut);
-    if (view === "reconnecting" || view === "connecting") this.thread(pen, you, model, seconds);
+    if (view === "reconnecting" || view === "connecting" || view === "queued") this.thread(pen, you, model, seconds);
     place(this.you, you, view === "hearing" ? 1 : 0.86);
     place(this.model, model, 0.86);
   }

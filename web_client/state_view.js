@@ -16,9 +16,12 @@ const NOTICE_MS = 8000;
 /** Losses that are told in their own words. @type {ReadonlySet<LossReason>} */
 const PROBLEMS = new Set(["network", "unauthorized", "full", "media_path", "refused", "shutdown"]);
 
+/** Beyond this a wait is told in minutes. */
+const SECONDS_TOLD_MAX = 90;
+
 /** State changes that are worth interrupting a screen reader's user for. */
 /** @type {ReadonlySet<View>} */
-const SPOKEN = new Set(["connecting", "interrupted", "reconnecting", "error", "idle"]);
+const SPOKEN = new Set(["connecting", "queued", "interrupted", "reconnecting", "error", "idle"]);
 
 export class StateView {
   /** @param {Say} say */
@@ -41,6 +44,8 @@ export class StateView {
     this.noticeTimer = 0;
     /** @type {View} */
     this.lastView = "idle";
+    /** Position in the line that was announced last. */
+    this.lastPosition = 0;
     /** What to suggest saying; changes while the page listens. */
     this.example = "";
   }
@@ -58,7 +63,7 @@ export class StateView {
     setText(this.hint, this.hintOf(state, view, more));
     this.drawRemedy(state);
     this.drawControls(state, view);
-    this.announceView(view);
+    this.announceView(view, state.queue?.position ?? 0);
   }
 
   /**
@@ -68,6 +73,10 @@ export class StateView {
    */
   titleOf(state, view) {
     const reason = state.loss?.reason;
+    if (view === "queued" && state.queue) {
+      const { position } = state.queue;
+      return position > 1 ? this.say("state.queued", { position }) : this.say("state.queued.next");
+    }
     if (view === "reconnecting" && reason === "full") return this.say("problem.full");
     if (view === "reconnecting" && !state.wasOpen) return this.say("state.connecting");
     if (view === "error" && reason && PROBLEMS.has(reason)) return this.say(/** @type {TextKey} */ (`problem.${reason}`));
@@ -88,6 +97,8 @@ export class StateView {
         return reason && PROBLEMS.has(reason) ? this.say(/** @type {TextKey} */ (`problem.${reason}.do`)) : "";
       case "reconnecting":
         return this.retryHint(state, more.retryInS);
+      case "queued":
+        return this.lineHint(state.queue?.waitS ?? 0);
       case "idle":
         return this.say(reason === "goodbye" ? "hint.goodbye" : reason === "limit" ? "hint.limit" : "hint.idle");
       case "listening":
@@ -109,6 +120,15 @@ export class StateView {
     if (state.loss?.reason === "full") return this.say(seconds > 0 ? "hint.full_in" : "hint.full", { seconds });
     if (!state.wasOpen) return this.say(seconds > 0 ? "hint.unreachable_in" : "hint.unreachable", { seconds });
     return this.say(seconds > 0 ? "hint.reconnecting_in" : "hint.reconnecting", { seconds });
+  }
+
+  /**
+   * @param {number} waitS as the server estimates it
+   * @returns {string}
+   */
+  lineHint(waitS) {
+    if (waitS <= SECONDS_TOLD_MAX) return this.say("hint.queued.seconds", { seconds: Math.max(5, Math.ceil(waitS / 5) * 5) });
+    return this.say("hint.queued.minutes", { minutes: Math.round(waitS / 60) });
   }
 
   /** @param {SessionState} state */
@@ -152,11 +172,15 @@ export class StateView {
     if (this.message.placeholder !== placeholder) this.message.placeholder = placeholder;
   }
 
-  /** @param {View} view */
-  announceView(view) {
-    if (view === this.lastView) return;
-    const connected = this.lastView === "connecting" || this.lastView === "reconnecting";
+  /**
+   * @param {View} view
+   * @param {number} position in the line; 0 for none
+   */
+  announceView(view, position) {
+    if (view === this.lastView && position === this.lastPosition) return;
+    const connected = this.lastView === "connecting" || this.lastView === "reconnecting" || this.lastView === "queued";
     this.lastView = view;
+    this.lastPosition = position;
     if (connected && view === "listening") this.announce(this.say("announce.live"));
     else if (SPOKEN.has(view)) this.announce(`${this.title.textContent}. ${this.hint.textContent}`);
   }

@@ -7,6 +7,8 @@ export const ENGLISH = {
 
   "state.idle": "Ready when you are",
   "state.connecting": "Connecting",
+  "state.queued": "Number {position} in line",
+  "state.queued.next": "You are next",
   "state.listening": "Listening",
   "state.muted": "Your microphone is off",
   "state.hearing": "Hearing you",
@@ -17,6 +19,8 @@ export const ENGLISH = {
 
   "hint.idle": "Press Start and just talk. Interrupt whenever you like.",
   "hint.connecting": "If your browser asks, allow the microphone.",
+  "hint.queued.seconds": "All places are taken. Yours comes in about {seconds} s, and then it starts by itself.",
+  "hint.queued.minutes": "All places are taken. Yours comes in about {minutes} min, and then it starts by itself.",
   "hint.listening": "Go ahead, say something.",
   "hint.try": "Try: “{example}”",
   "hint.hold": "Hold the button or the space bar while you talk.",

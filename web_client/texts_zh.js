@@ -11,6 +11,8 @@ export const CHINESE = {
 
   "state.idle": "随时可以开始",
   "state.connecting": "正在连接",
+  "state.queued": "排队中，第 {position} 位",
+  "state.queued.next": "下一位就是你",
   "state.listening": "正在聆听",
   "state.muted": "麦克风已关闭",
   "state.hearing": "听到你了",
@@ -21,6 +23,8 @@ export const CHINESE = {
 
   "hint.idle": "点“开始”，直接说话。随时都可以打断。",
   "hint.connecting": "如果浏览器询问，请允许使用麦克风。",
+  "hint.queued.seconds": "名额已满，大约 {seconds} 秒后轮到你，届时会自动开始。",
+  "hint.queued.minutes": "名额已满，大约 {minutes} 分钟后轮到你，届时会自动开始。",
   "hint.listening": "请说吧。",
   "hint.try": "试试说：“{example}”",
   "hint.hold": "说话时按住按钮或空格键。",

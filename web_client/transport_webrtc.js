@@ -1,29 +1,21 @@
 /**
- * The conversation over WebRTC: Opus on media tracks, events on the data channel `oai-events`.
+ * The conversation over WebRTC: Opus on media tracks, events on the data channel `oai-events`; over one call after
+ * another where the network is lost for longer than a call can be mended.
  *
  * @import { ClientEvent, Quality, ServerEvent, Transport, TransportListener } from "./types.js"
  * @import { Counters } from "./quality.js"
  * @import { Room } from "./audio_nodes.js"
  */
 
-import { authorization, CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss, request } from "./access.js";
+import { CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss } from "./access.js";
 import { Listener } from "./audio_nodes.js";
+import { Greeting } from "./greeting.js";
 import { PlayedClock } from "./played_clock.js";
 import { lossBetween, readCounters } from "./quality.js";
+import { Resumption } from "./resumption.js";
+import { RtcCall } from "./rtc_call.js";
+import { TrackProgress } from "./track_progress.js";
 import { decodeServerEvent } from "./wire.js";
-
-/** Where calls are made. */
-const CALLS = "/v1/realtime/calls";
-
-/** The offer is sent after this even if a network interface has not answered by then. */
-const GATHER_LIMIT_MS = 1500;
-
-/** A connection that is "disconnected" may heal by itself for this long; then another network path is looked for ... */
-const HEAL_AFTER_MS = 1200;
-/** ... this often ... */
-const HEAL_EVERY_MS = 2500;
-/** ... and for this long. The server gives a silent peer up after 8 s. */
-const HEAL_LIMIT_MS = 8000;
 
 /** How often the played position is brought up to date. */
 const POSITION_EVERY_MS = 40;
@@ -35,12 +27,12 @@ const HEARD_OUT_LIMIT_MS = 1500;
 /** Loudness that is silence: −54 dB. */
 const SILENCE_RMS = 0.002;
 
-/** The model looks about once a second; more pictures would be thrown away. */
-const CAMERA_FRAMES_PER_S = 2;
-const CAMERA_BITRATE = 250_000;
-
-/** Length of the browser's jitter buffer that is asked for; it grows by itself where the network needs it. */
-const JITTER_TARGET_MS = 20;
+/** A call that cannot be mended is followed by another one, which is tried for this long: the server waits for 30 s ... */
+const RESUME_LIMIT_MS = 30_000;
+/** ... this often ... */
+const RESUME_EVERY_MS = 700;
+/** ... each time for this long. */
+const RESUME_TIMEOUT_MS = 10_000;
 
 /** Largest data channel message where the peers agreed on none. Source: RFC 8841 §6. */
 const DEFAULT_MESSAGE_BYTES = 65_536;
@@ -57,16 +49,23 @@ export class WebRtcTransport {
     this.kind = "webrtc";
     this.listener = listener;
     this.options = options;
-    /** @type {RTCPeerConnection | null} */
-    this.peer = null;
-    /** @type {RTCDataChannel | null} */
-    this.channel = null;
-    /** @type {RTCRtpTransceiver | null} */
+    this.microphone = options.microphone;
+    /** @type {MediaStreamTrack | null} */
     this.camera = null;
-    /** @type {RTCRtpTransceiver | null} */
-    this.audio = null;
-    this.call = "";
+    /** @type {RtcCall | null} */
+    this.call = null;
+    /** Calls that came before. Closed when their successor stands; before, the server would take it for a goodbye.
+     * @type {RtcCall[]} */
+    this.former = [];
+    this.greeting = new Greeting(loss("media_path"));
     this.greeted = false;
+    this.resumption = new Resumption();
+    this.progress = new TrackProgress();
+    /** Since when there has been no call that stands; 0 while there is one. */
+    this.brokenAtMs = 0;
+    this.retry = 0;
+    /** The server has said that the conversation is over. */
+    this.over = false;
     this.speaker = new Audio();
     this.monitor = new Listener(options.room, (report) => {
       if (report.type === "levels") this.monitored(report.rms);
@@ -78,117 +77,143 @@ export class WebRtcTransport {
     /** @type {Map<string, string>} response id to item id, of the responses not yet heard to their end */
     this.items = new Map();
     this.ticker = 0;
-    this.healTimer = 0;
-    this.stalledAtMs = 0;
     /** @type {Counters | null} */
     this.counters = null;
     this.closed = false;
   }
 
   get maxMessageBytes() {
-    return this.peer?.sctp?.maxMessageSize ?? DEFAULT_MESSAGE_BYTES;
+    return this.call?.peer.sctp?.maxMessageSize ?? DEFAULT_MESSAGE_BYTES;
   }
 
   /**
-   * Connect. Resolves when the server has greeted over the data channel.
+   * Connect. Resolves when the server has greeted over the data channel, which takes long where there is a line.
    *
    * @returns {Promise<void>}
    * @throws {ConnectError}
    */
   async open() {
     const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
-    const servers = await iceServers(this.options.apiKey, signal);
-    const peer = new RTCPeerConnection({ iceServers: servers });
-    this.peer = peer;
-    const channel = peer.createDataChannel("oai-events", { ordered: true });
-    this.channel = channel;
-    this.addMedia(peer);
-    peer.ontrack = (track) => this.play(track);
-    peer.onconnectionstatechange = () => this.connectionChanged(peer.connectionState);
-    const greeted = this.greeting(channel, signal);
-    // The offer may fail first; the greeting's own failure is then nobody's concern.
-    greeted.catch(() => {});
-    await this.negotiate(peer, signal);
-    await greeted;
+    const call = await this.next(signal);
+    await call.dial("?resume=1&queue=1", null, signal);
+    await this.greeting.done;
     this.ticker = window.setInterval(() => this.tick(), POSITION_EVERY_MS);
   }
 
-  /** @param {RTCPeerConnection} peer */
-  addMedia(peer) {
-    const { microphone, cameraTrack } = this.options;
-    // Both directions even without a microphone, so that one can be plugged in later.
-    this.audio = peer.addTransceiver(microphone ?? "audio", { direction: "sendrecv", streams: [new MediaStream()] });
-    if (this.audio.receiver.jitterBufferTarget !== undefined) this.audio.receiver.jitterBufferTarget = JITTER_TARGET_MS;
-    if (!cameraTrack) return;
-    this.camera = peer.addTransceiver("video", {
-      direction: "sendonly",
-      sendEncodings: [{ maxFramerate: CAMERA_FRAMES_PER_S, maxBitrate: CAMERA_BITRATE }],
-    });
-  }
-
   /**
-   * @param {RTCPeerConnection} peer
+   * Prepare the next call, whose messages count from now on.
+   *
    * @param {AbortSignal} signal
+   * @returns {Promise<RtcCall>}
    * @throws {ConnectError}
    */
-  async negotiate(peer, signal) {
-    await peer.setLocalDescription(await peer.createOffer());
-    await gathered(peer);
-    const sdp = await this.offer(peer, CALLS, signal);
-    if (this.closed) this.hangUp();
-    else await peer.setRemoteDescription({ type: "answer", sdp });
+  async next(signal) {
+    const servers = await iceServers(this.options.apiKey, signal);
+    const { apiKey, cameraTrack } = this.options;
+    /** @type {() => boolean} */
+    const current = () => call === this.call && !this.closed;
+    const call = new RtcCall(
+      {
+        onMessage: (message) => { if (current()) this.heard(message); },
+        onSound: (stream) => { if (current()) this.play(stream); },
+        onStall: (on) => { if (current()) this.stalled(on); },
+        onGone: () => { if (current()) this.broke(); },
+      },
+      { apiKey, servers, microphone: this.microphone, video: cameraTrack, camera: cameraTrack ? this.camera : null },
+    );
+    if (this.closed) call.close();
+    else {
+      if (this.call) this.former.push(this.call);
+      this.call = call;
+    }
+    return call;
   }
 
-  /**
-   * @param {RTCPeerConnection} peer
-   * @param {string} path where calls are made, or the call that this is about
-   * @param {AbortSignal} signal
-   * @returns {Promise<string>} the answer
-   * @throws {ConnectError}
-   */
-  async offer(peer, path, signal) {
-    const response = await request(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/sdp", ...authorization(this.options.apiKey) },
-      body: peer.localDescription?.sdp ?? "",
-      signal,
-    });
-    this.call = response.headers.get("Location") ?? this.call;
-    return response.text();
+  /** @param {string} message */
+  heard(message) {
+    const { type, nArrived } = this.resumption.received(message);
+    if (type === "session.resumed") {
+      this.resumed(nArrived);
+      return;
+    }
+    const event = decodeServerEvent(message);
+    if (event.type === "session.closed") this.over = true;
+    if (event.type === "session.created") this.greeted = true;
+    this.received(event);
+    this.greeting.received(event);
   }
 
-  /**
-   * @param {RTCDataChannel} channel
-   * @param {AbortSignal} signal
-   * @returns {Promise<void>}
-   */
-  greeting(channel, signal) {
-    return new Promise((resolve, reject) => {
-      const fail = () => reject(new ConnectError(loss("media_path")));
-      signal.addEventListener("abort", fail, { once: true });
-      this.peer?.addEventListener("connectionstatechange", () => {
-        if (this.peer?.connectionState === "failed") fail();
-      });
-      channel.onmessage = (message) => {
-        if (this.closed || typeof message.data !== "string") return;
-        const event = decodeServerEvent(message.data);
-        this.received(event);
-        if (event.type !== "session.created") return;
-        this.greeted = true;
-        signal.removeEventListener("abort", fail);
-        resolve();
-      };
-      channel.onclose = () => {
-        this.call = ""; // the server has ended it
-        if (!this.greeted) fail();
-        else if (!this.closed) this.listener.onLoss(loss("network"));
-      };
-    });
+  /** @param {boolean} on */
+  stalled(on) {
+    if (!this.greeted || this.brokenAtMs > 0) return;
+    if (on) this.clock.hold(performance.now());
+    else this.clock.go(performance.now());
+    this.listener.onStall(on);
+  }
+
+  /** The call is gone: make another one and go on with the conversation, if the server has said how. */
+  broke() {
+    if (!this.greeted) {
+      this.greeting.fail(loss(this.greeting.begun ? "network" : "media_path"));
+      return;
+    }
+    if (this.over || !this.resumption.possible) {
+      this.listener.onLoss(loss("network"));
+      return;
+    }
+    const now = performance.now();
+    if (this.brokenAtMs === 0) {
+      this.brokenAtMs = now;
+      this.clock.hold(now);
+      this.listener.onStall(true);
+    }
+    window.clearTimeout(this.retry);
+    if (now - this.brokenAtMs > RESUME_LIMIT_MS) this.listener.onLoss(loss("network"));
+    else this.retry = window.setTimeout(() => void this.resume(), RESUME_EVERY_MS);
+  }
+
+  async resume() {
+    if (this.closed) return;
+    // Unless the server answers over the new call's channel meanwhile.
+    this.retry = window.setTimeout(() => this.broke(), RESUME_TIMEOUT_MS);
+    const signal = AbortSignal.timeout(RESUME_TIMEOUT_MS);
+    try {
+      const call = await this.next(signal);
+      await call.dial("", { resume: this.resumption.asked(this.progress.playedMs) }, signal);
+    } catch (error) {
+      if (this.closed) return;
+      const refused = error instanceof ConnectError && error.loss.reason !== "network";
+      if (!refused) {
+        this.broke();
+        return;
+      }
+      window.clearTimeout(this.retry);
+      this.listener.onLoss(loss("network")); // the server has it no more: a new conversation begins
+    }
+  }
+
+  /** @param {number} nArrived messages of this page that the server has */
+  resumed(nArrived) {
+    window.clearTimeout(this.retry);
+    this.brokenAtMs = 0;
+    this.progress = new TrackProgress();
+    this.counters = null;
+    for (const call of this.former.splice(0)) call.close();
+    for (const missing of this.resumption.missing(nArrived)) this.put(missing);
+    this.clock.go(performance.now());
+    this.listener.onStall(false);
   }
 
   /** @param {ClientEvent} event */
   send(event) {
-    if (this.channel?.readyState === "open") this.channel.send(JSON.stringify(event));
+    const message = JSON.stringify(event);
+    if (this.greeted) this.resumption.sent(message);
+    if (this.brokenAtMs === 0) this.put(message);
+  }
+
+  /** @param {string} message */
+  put(message) {
+    if (this.call?.channel.readyState === "open") this.call.channel.send(message);
   }
 
   /** @param {ServerEvent} event */
@@ -233,6 +258,8 @@ export class WebRtcTransport {
 
   tick() {
     const now = performance.now();
+    const playing = this.brokenAtMs === 0 ? this.call?.playing : null;
+    if (typeof playing === "number") this.progress.note(playing);
     const item = this.items.get(this.clock.responseId);
     if (item && this.clock.running) this.listener.onPlayed(item, this.clock.playedMs(now));
     if (!this.ending) return;
@@ -250,59 +277,23 @@ export class WebRtcTransport {
     this.listener.onPlayback("stopped", ended.responseId);
   }
 
-  /** @param {RTCTrackEvent} track */
-  play(track) {
-    if (track.track.kind !== "audio") return;
-    const stream = track.streams[0] ?? new MediaStream([track.track]);
+  /** @param {MediaStream} stream */
+  play(stream) {
     this.speaker.srcObject = stream;
     void this.setLoudspeaker(this.options.loudspeaker);
-    // A tab that lost the user's gesture may refuse; the person can press start again.
-    this.speaker.play().catch(() => this.listener.onLoss(loss("refused")));
+    // A tab that lost the user's gesture may refuse; the person can press start again. A call that another one has
+    // followed aborts what it has begun.
+    this.speaker.play().catch((error) => {
+      if (error?.name !== "AbortError") this.listener.onLoss(loss("refused"));
+    });
     this.monitor.listenTo(stream);
-  }
-
-  /** @param {RTCPeerConnectionState} state */
-  connectionChanged(state) {
-    window.clearTimeout(this.healTimer);
-    if (this.closed || !this.greeted) return;
-    if (state === "connected" && this.stalledAtMs > 0) {
-      this.stalledAtMs = 0;
-      this.listener.onStall(false);
-    }
-    if (state !== "disconnected" && state !== "failed") return;
-    if (this.stalledAtMs === 0) {
-      this.stalledAtMs = performance.now();
-      this.listener.onStall(true);
-    }
-    this.healTimer = window.setTimeout(() => void this.heal(), state === "failed" ? 0 : HEAL_AFTER_MS);
-  }
-
-  /** Look for another network path for the same conversation: the person may have changed from Wi-Fi to mobile. */
-  async heal() {
-    const peer = this.peer;
-    if (!peer || this.closed || this.stalledAtMs === 0) return;
-    const hopeless = performance.now() - this.stalledAtMs > HEAL_LIMIT_MS;
-    try {
-      if (hopeless) throw new ConnectError(loss("network"));
-      peer.restartIce();
-      await peer.setLocalDescription();
-      await gathered(peer);
-      await peer.setRemoteDescription({ type: "answer", sdp: await this.offer(peer, this.call, AbortSignal.timeout(HEAL_LIMIT_MS)) });
-    } catch (error) {
-      const refused = error instanceof ConnectError && error.loss.reason !== "network";
-      if (refused) this.call = ""; // the server does not know it any more
-      if ((refused || hopeless) && !this.closed) this.listener.onLoss(loss("network"));
-      if (refused || hopeless) return;
-      await peer.setLocalDescription({ type: "rollback" }).catch(() => {});
-    }
-    if (!this.closed) this.healTimer = window.setTimeout(() => void this.heal(), HEAL_EVERY_MS);
   }
 
   /** Sound goes by the microphone's track. */
   sendSamples() {}
 
   get backlogBytes() {
-    return this.channel?.bufferedAmount ?? 0;
+    return this.call?.channel.bufferedAmount ?? 0;
   }
 
   /** The server holds what has not been heard, and has dropped it already. */
@@ -313,13 +304,15 @@ export class WebRtcTransport {
 
   /** @param {MediaStreamTrack | null} track */
   async setMicrophone(track) {
-    await this.audio?.sender.replaceTrack(track);
+    this.microphone = track;
+    await this.call?.audio.sender.replaceTrack(track);
   }
 
   /** @param {MediaStreamTrack | null} track */
   async setCameraTrack(track) {
-    await this.camera?.sender.replaceTrack(track);
-    return this.camera !== null;
+    this.camera = track;
+    await this.call?.camera?.sender.replaceTrack(track);
+    return this.options.cameraTrack;
   }
 
   /** @param {string} deviceId "" for the default */
@@ -331,7 +324,7 @@ export class WebRtcTransport {
   async quality() {
     /** @type {Record<string, unknown>[]} */
     const reports = [];
-    (await this.peer?.getStats())?.forEach((report) => reports.push(report));
+    (await this.call?.peer.getStats())?.forEach((report) => reports.push(report));
     const counters = readCounters(reports);
     const share = this.counters ? lossBetween(this.counters, counters) : null;
     this.counters = counters;
@@ -346,43 +339,18 @@ export class WebRtcTransport {
     };
   }
 
-  hangUp() {
-    if (!this.call) return;
-    // `keepalive` lets the request outlive the page, so that the place on the server is free at once.
-    void fetch(`${this.call}/hangup`, {
-      method: "POST",
-      keepalive: true,
-      headers: authorization(this.options.apiKey),
-    }).catch(() => {});
-    this.call = "";
-  }
-
   close() {
     if (this.closed) return;
     this.closed = true;
+    this.greeting.fail(loss("network"));
     window.clearInterval(this.ticker);
-    window.clearTimeout(this.healTimer);
-    this.hangUp();
+    window.clearTimeout(this.retry);
     this.monitor.close();
     this.speaker.pause();
     this.speaker.srcObject = null;
-    this.channel?.close();
-    this.peer?.close();
+    for (const call of [...this.former, this.call]) {
+      call?.hangUp();
+      call?.close();
+    }
   }
-}
-
-/**
- * @param {RTCPeerConnection} peer
- * @returns {Promise<void>} when all candidates are known, or the limit has passed
- */
-function gathered(peer) {
-  if (peer.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((resolve) => {
-    const limit = setTimeout(resolve, GATHER_LIMIT_MS);
-    peer.addEventListener("icegatheringstatechange", () => {
-      if (peer.iceGatheringState !== "complete") return;
-      clearTimeout(limit);
-      resolve();
-    });
-  });
 }

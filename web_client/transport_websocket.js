@@ -6,8 +6,9 @@
  * @import { Happening, Position } from "./playout_buffer.js"
  */
 
-import { CONNECT_TIMEOUT_MS, ConnectError, iceServers, loss, lossOfClose } from "./access.js";
+import { CONNECT_TIMEOUT_MS, iceServers, loss, lossOfClose } from "./access.js";
 import { Player } from "./audio_nodes.js";
+import { Greeting } from "./greeting.js";
 import { decodeBase64, encodeBase64, toFloat } from "./pcm.js";
 import { Resumption } from "./resumption.js";
 import { decodeServerEvent, WIRE_RATE_HZ } from "./wire.js";
@@ -61,6 +62,7 @@ export class WebSocketTransport {
     /** @type {number | null} */
     this.rttMs = null;
     this.heartbeat = 0;
+    this.greeting = new Greeting(loss("network"));
     this.greeted = false;
     this.closed = false;
     this.resumption = new Resumption();
@@ -70,7 +72,7 @@ export class WebSocketTransport {
   }
 
   /**
-   * Connect. Resolves when the server has greeted.
+   * Connect. Resolves when the server has greeted, which takes long where there is a line.
    *
    * @returns {Promise<void>}
    * @throws {ConnectError}
@@ -82,37 +84,28 @@ export class WebSocketTransport {
     this.speaker = await this.player.prepare();
     this.speaker.port.onmessage = (message) => this.reported(message.data);
     if (this.options.loudspeaker) await this.player.setLoudspeaker(this.options.loudspeaker);
-    await this.connect(signal);
+    this.connect();
+    await this.greeting.done;
     this.heartbeat = window.setInterval(() => this.beat(), HEARTBEAT_EVERY_MS);
   }
 
-  /**
-   * @param {AbortSignal} signal
-   * @returns {Promise<void>}
-   */
-  connect(signal) {
-    const socket = this.dial("resume=1");
+  connect() {
+    const socket = this.dial("resume=1&queue=1");
     this.socket = socket;
-    return new Promise((resolve, reject) => {
-      const fail = () => reject(new ConnectError(loss("network")));
-      signal.addEventListener("abort", fail, { once: true });
-      socket.onmessage = (message) => {
-        if (this.closed || typeof message.data !== "string") return;
-        const event = decodeServerEvent(message.data);
-        this.resumption.received(message.data);
-        this.received(event);
-        if (event.type !== "session.created") return;
-        this.greeted = true;
-        signal.removeEventListener("abort", fail);
-        resolve();
-      };
-      socket.onclose = (close) => {
-        const why = lossOfClose(close.code, close.reason);
-        // The key was accepted a moment ago: a handshake that fails now has found no free place.
-        if (!this.greeted) reject(new ConnectError(close.code === 1006 ? loss("full") : why));
-        else if (!this.closed && socket === this.socket) this.broke(why);
-      };
-    });
+    socket.onmessage = (message) => {
+      if (this.closed || typeof message.data !== "string") return;
+      const event = decodeServerEvent(message.data);
+      this.resumption.received(message.data);
+      this.received(event);
+      if (event.type === "session.created") this.greeted = true;
+      this.greeting.received(event);
+    };
+    socket.onclose = (close) => {
+      const why = lossOfClose(close.code, close.reason);
+      // The key was accepted a moment ago: a handshake that fails now has found no place, not even in the line.
+      if (!this.greeted) this.greeting.fail(close.code === 1006 && !this.greeting.begun ? loss("full") : why);
+      else if (!this.closed && socket === this.socket) this.broke(why);
+    };
   }
 
   /**
@@ -316,6 +309,7 @@ export class WebSocketTransport {
   close() {
     if (this.closed) return;
     this.closed = true;
+    this.greeting.fail(loss("network"));
     window.clearInterval(this.heartbeat);
     window.clearTimeout(this.retry);
     this.player.close();

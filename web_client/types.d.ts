@@ -20,6 +20,9 @@ export interface SessionFacts {
 /** Server events that the page acts on, checked by `decodeServerEvent`; everything else is `other`. */
 export type ServerEvent =
   | { type: "session.created" | "session.updated"; session: SessionFacts }
+  /** Also for `session.queue_update`: the newest is what counts. */
+  | { type: "session.queued"; position: number; estimated_wait_s: number }
+  | { type: "session.queue_done" | "session.closed" }
   | { type: "session.go_away"; reason: string; time_left_ms: number }
   | { type: "error"; code: string; message: string; kind: string }
   | { type: "input_audio_buffer.speech_started"; item_id: string; audio_start_ms: number }

@@ -63,6 +63,10 @@ function sessionFacts(value) {
 const DECODERS = {
   "session.created": (event) => ({ type: "session.created", session: sessionFacts(event.session) }),
   "session.updated": (event) => ({ type: "session.updated", session: sessionFacts(event.session) }),
+  "session.queued": inLine,
+  "session.queue_update": inLine,
+  "session.queue_done": () => ({ type: "session.queue_done" }),
+  "session.closed": () => ({ type: "session.closed" }),
   "session.go_away": (event) => ({
     type: "session.go_away",
     reason: text(event.reason),
@@ -142,6 +146,14 @@ const DECODERS = {
   }),
   "session.heartbeat_ack": () => ({ type: "session.heartbeat_ack" }),
 };
+
+/**
+ * @param {Fields} event
+ * @returns {ServerEvent}
+ */
+function inLine(event) {
+  return { type: "session.queued", position: number(event.position), estimated_wait_s: number(event.estimated_wait_s) };
+}
 
 /**
  * @param {Fields} event

@@ -36,6 +36,23 @@ window.WebSocket = class extends Plain {
 };
 """
 
+_LOSE_THE_CALL = """
+() => {
+  window.lost = window.call;
+  const plain = window.fetch;
+  window.fetch = (url, init) => {
+    if (!/rtc_[0-9a-f]+$/.test(url)) return plain(url, init);
+    window.fetch = plain;
+    return Promise.resolve(new Response("{}", { status: 404 }));
+  };
+  for (const receiver of lost.getReceivers()) receiver.track.enabled = false;
+  Object.defineProperty(lost, "connectionState", { value: "failed", configurable: true });
+  lost.onconnectionstatechange();
+  delete lost.connectionState;
+}
+"""
+"""As if no ICE restart could help: the network and the server's answer to one are the browser's affair."""
+
 _UNTIL_NOBODY_IS_IN = """
 async () => {
   for (let look = 0; look < 80; look += 1) {
@@ -82,8 +99,8 @@ def test_a_server_that_crashed_is_found_again_and_the_captions_stay(
 ) -> None:
     assert chromium
     with Server() as first:
-        # The server that came back does not know the call that the page tries to mend.
-        visitor = visit(first.url, transport=transport, forgive=f"404|{_GONE}")
+        # The server that came back knows neither the call that the page tries to mend nor its session.
+        visitor = visit(first.url, transport=transport, forgive=f"404|410|{_GONE}")
         visitor.start()
         _type(visitor, "what is two plus three")
         visitor.answer("is 5")
@@ -133,6 +150,24 @@ def test_a_call_moves_to_another_network_path_and_goes_on(visit: OpenPage, serve
     assert visitor.look("duplex.state.facts.id") == session
 
 
+def test_a_call_past_mending_is_followed_by_another_one_in_the_same_conversation(
+    visit: OpenPage, server: Server
+) -> None:
+    visitor = visit(server.url, transport="webrtc", script=_KEEP_THE_CALL)
+    visitor.start()
+    session = visitor.look("duplex.state.facts.id")
+    _type(visitor, "what is two plus three")
+    visitor.page.evaluate(_LOSE_THE_CALL)
+    visitor.until("duplex.state.view === 'reconnecting'")
+    visitor.until("call !== lost && call.connectionState === 'connected' && !duplex.state.stalled")
+    visitor.answer("is 5")
+    _type(visitor, "what is three plus four")
+    visitor.answer("is 7")
+    visitor.until("lost.connectionState === 'closed'")
+    assert visitor.look("duplex.state.facts.id") == session
+    assert not visitor.look("duplex.captions.some((line) => line.who === 'note')"), "it is the same conversation"
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_with_a_key_asks_for_it(visit: OpenPage, chromium: str, transport: str) -> None:
     assert chromium
@@ -153,12 +188,31 @@ def test_a_server_with_a_key_asks_for_it(visit: OpenPage, chromium: str, transpo
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_full_server_is_waited_for(visit: OpenPage, chromium: str, transport: str) -> None:
+def test_who_waits_in_line_sees_the_place_and_comes_in(visit: OpenPage, chromium: str, transport: str) -> None:
     assert chromium
     with Server("--max-sessions", "1") as server:
         first = visit(server.url, transport=transport, forgive=_GONE)
         first.start()
-        second = visit(server.url, transport=transport, forgive=f"503|{_GONE}")
+        second = visit(server.url, beside=first, transport=transport, forgive=_GONE)
+        second.button("Start").click()
+        second.page.get_by_role("heading", name="You are next").wait_for()
+        third = visit(server.url, beside=first, transport=transport, language="zh", forgive=_GONE)
+        third.button("开始").click()
+        third.page.get_by_role("heading", name="排队中，第 2 位").wait_for()
+        first.button("End").click()
+        second.until("duplex.state.phase === 'live'", 60)
+        third.page.get_by_role("heading", name="下一位就是你").wait_for()
+        _type(second, "what is two plus three")
+        second.answer("is 5")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_server_whose_line_is_full_too_is_tried_again(visit: OpenPage, chromium: str, transport: str) -> None:
+    assert chromium
+    with Server("--max-sessions", "1", "--queue-max", "0") as server:
+        first = visit(server.url, transport=transport, forgive=_GONE)
+        first.start()
+        second = visit(server.url, beside=first, transport=transport, forgive=f"503|{_GONE}")
         second.button("Start").click()
         second.until("duplex.state.view === 'reconnecting' && duplex.state.loss.reason === 'full'")
         second.page.get_by_role("heading", name="All places are taken").wait_for()

@@ -33,3 +33,17 @@ test("a stopped clock stands still", () => {
   clock.stop(700);
   assert.equal(clock.playedMs(5000), 700);
 });
+
+test("while nothing gets through the clock stands still, and then goes on from where the server was", () => {
+  const clock = new PlayedClock();
+  clock.delayMs = 100;
+  clock.start("r", 0);
+  clock.hold(1000);
+  clock.hold(3000);
+  assert.equal(clock.playedMs(6000), 900);
+  clock.go(6000);
+  assert.equal(clock.playedMs(6500), 1400);
+  clock.stop(6500);
+  clock.go(9000);
+  assert.equal(clock.playedMs(9000), 1400, "what is over does not go on");
+});

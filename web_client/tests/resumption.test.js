@@ -47,3 +47,10 @@ test("what is kept is bounded", () => {
   assert.equal(resumption.missing(0).length, 1500);
   assert.equal(resumption.missing(1999)[0], "1999");
 });
+
+test("a call says how far the sound of its track came, if any came", () => {
+  const resumption = new Resumption();
+  resumption.received(created);
+  assert.equal(resumption.asked(1234.5).audio_received_ms, 1234.5);
+  assert.ok(!("audio_received_ms" in resumption.asked(null)));
+});

@@ -6,7 +6,8 @@ import { step } from "../session.js";
 import { initialState, viewOf } from "../session_state.js";
 
 /**
- * @import { Effect, Input } from "../session.js"
+ * @import { Input } from "../session.js"
+ * @import { Effect } from "../session_steps.js"
  * @import { LossReason, ServerEvent, TransportKind } from "../types.js"
  */
 
@@ -295,4 +296,37 @@ test("errors that answer a race are not shown, others are", () => {
   assert.deepEqual(play.effects, []);
   play.server({ type: "error", code: "server_error", message: "m", kind: "" });
   assert.deepEqual(play.effects, [{ type: "notice", message: "m" }]);
+});
+
+test("in the line nobody is heard, and the place is shown until it is there", () => {
+  const play = new Play("webrtc").feed({ type: "start" });
+  play.server({ type: "session.queued", position: 3, estimated_wait_s: 80 });
+  assert.equal(play.view, "queued");
+  assert.deepEqual(play.state.queue, { position: 3, waitS: 80 });
+  assert.deepEqual(play.effects, [{ type: "microphone", on: false }]);
+  play.feed({ type: "mute", on: true }).feed({ type: "mute", on: false });
+  assert.deepEqual(play.effects, [{ type: "microphone", on: false }], "not before the conversation");
+  play.server({ type: "session.queued", position: 1, estimated_wait_s: 20 }, { type: "session.queue_done" });
+  assert.equal(play.view, "connecting");
+  play.feed({ type: "opened" });
+  assert.equal(play.view, "listening");
+  assert.ok(play.effects.some((effect) => effect.type === "microphone" && effect.on));
+});
+
+test("a line that breaks is joined again, as often as the server answers", () => {
+  const play = new Play().feed({ type: "start" });
+  for (let n = 0; n < 20; n++) {
+    play.server({ type: "session.queued", position: 2, estimated_wait_s: 60 }).lose("network");
+    assert.equal(play.view, "reconnecting");
+    assert.equal(play.state.queue, null);
+    play.feed({ type: "timer", name: "retry" });
+    assert.deepEqual(play.kinds, ["cancel_timer", "open"]);
+  }
+});
+
+test("who leaves the line is back at the start", () => {
+  const play = new Play().feed({ type: "start" }).server({ type: "session.queued", position: 2, estimated_wait_s: 60 });
+  play.feed({ type: "stop" });
+  assert.equal(play.view, "idle");
+  assert.ok(play.kinds.includes("close"));
 });

@@ -66,3 +66,10 @@ test("a typed message is an item and a request to answer it", () => {
 test("a still is sent as bare base64", () => {
   assert.deepEqual(cameraStill("QUJD"), { type: "input_image_buffer.append", image: "QUJD" });
 });
+
+test("news of the line are one kind of event", () => {
+  const told = { type: "session.queued", ticket_id: "t", position: 2, estimated_wait_s: 31.5, queue_length: 4 };
+  const queued = { type: "session.queued", position: 2, estimated_wait_s: 31.5 };
+  assert.deepEqual(decode(told), queued);
+  assert.deepEqual(decode({ ...told, type: "session.queue_update" }), queued);
+});
