@@ -13,10 +13,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import aioice.ice
+import aioice.stun
 import pylibsrtp
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpTransceiver
 
 __all__ = [
+    "MAX_ADDRESSES",
     "MAX_SOURCES",
     "IceRestart",
     "MediaListener",
@@ -53,6 +55,10 @@ _RTP_HEADER_BYTES = 12
 _LONGEST_BYTES = 1500
 """Of a datagram that pylibsrtp takes. What is longer raises an error that aiortc does not expect, and ends its call."""
 
+MAX_ADDRESSES = 100
+"""Addresses of one peer's that are believed: what it offers, and what its checks come from. Each costs checks of ours,
+and whoever overhears one of the peer's can send it again from as many as he likes."""
+
 MAX_SOURCES = 256
 """Streams that a peer may send in one call. libsrtp looks at one after the other for each packet, and keeps all."""
 
@@ -82,7 +88,8 @@ class MediaTap:
     """Media of one bundled connection: taken from the sockets before aiortc sees it, and put on them after.
 
     What is neither media, nor DTLS, nor STUN (RFC 7983 §7) ends here: an empty datagram, or one longer than SRTP
-    allows, would end aiortc's connection. So do STUN messages that aioice stumbles over.
+    allows, would end aiortc's connection. So do STUN messages that aioice stumbles over, and requests without the
+    call's password: an answer would go to whomever the sender's address was forged to be.
 
     Args:
         dtls: the connection's transport; media passes when its handshake is done.
@@ -151,16 +158,33 @@ class MediaTap:
             if 127 < kind < 192:
                 if _RTP_HEADER_BYTES < len(data) <= _LONGEST_BYTES:
                     self._take(data)
-            elif kind < 4 or 19 < kind < 64:
-                pair = path._nominated.get(1)
-                if pair is None or addr[:2] == pair.remote_addr:  # a stranger's are no sign of the peer
-                    self.arrived_s = self._now_s()
-                try:
+                return
+            try:
+                if 19 < kind < 64 or (kind < 4 and self._is_check(path, data, addr)):
+                    pair = path._nominated.get(1)
+                    if pair is None or addr[:2] == pair.remote_addr:  # a stranger's are no sign of the peer
+                        self.arrived_s = self._now_s()
                     pass_on(data, addr)
-                except struct.error:  # aioice, of a STUN attribute of another length than it should have
-                    self.n_rejected += 1
+            except struct.error:  # aioice takes everything for STUN, and its attributes to be as long as they should be
+                self.n_rejected += 1
 
         return datagram_received
+
+    def _is_check(self, path: aioice.Connection, data: bytes, addr: Any) -> bool:
+        """Tell whether aioice should see what looks like STUN."""
+        try:
+            message = aioice.stun.parse_message(data)
+            passes = message.message_class != aioice.stun.Class.REQUEST or (
+                message.check_message_integrity(path.local_password.encode())
+                and (
+                    len(path._remote_candidates) < MAX_ADDRESSES
+                    or any((peer._network_host, peer.port) == addr[:2] for peer in path._remote_candidates)
+                )
+            )
+        except ValueError:
+            passes = False
+        self.n_rejected += not passes
+        return passes
 
     def _take(self, data: bytes) -> None:
         session: pylibsrtp.Session | None = self._dtls._rx_srtp

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aioice.ice
+import aioice.stun
 import pytest
 from pylibsrtp import Policy, Session
 
@@ -67,7 +68,9 @@ class Line:
         keys = [bytes([n]) * 30 for n in (1, 2)]
         self.peer = Session(Policy(key=keys[0], ssrc_type=Policy.SSRC_ANY_OUTBOUND))
         self.socket, self.listener = Socket(), Listener()
-        self.path = SimpleNamespace(_protocols=[self.socket], _nominated={})
+        self.path = SimpleNamespace(
+            _protocols=[self.socket], _nominated={}, _remote_candidates=[], local_password="secret"
+        )
         dtls: Any = SimpleNamespace(
             transport=SimpleNamespace(_connection=self.path),
             _rx_srtp=Session(Policy(key=keys[0], ssrc_type=Policy.SSRC_ANY_INBOUND)),
@@ -108,7 +111,7 @@ def test_media_is_decrypted_and_goes_to_the_listener_alone() -> None:
 def test_stun_and_dtls_go_on_to_aiortc() -> None:
     async def scenario() -> None:
         line = Line()
-        datagrams = [bytes([first]) + b"x" * 20 for first in (0, 1, 3, 20, 22, 63)]
+        datagrams = [request(), *(bytes([first]) + b"x" * 20 for first in (20, 22, 63))]
         for datagram in datagrams:
             line.arrive(datagram)
         assert line.socket.passed_on == datagrams
@@ -143,18 +146,53 @@ def test_what_belongs_to_nobody_ends_at_the_tap() -> None:
     run(scenario())
 
 
-def test_a_stun_message_that_aioice_stumbles_over_ends_at_the_tap() -> None:
-    """Its attributes are parsed before anybody is asked who sent it."""
+def request(password: str = "secret") -> bytes:
+    message = aioice.stun.Message(aioice.stun.Method.BINDING, aioice.stun.Class.REQUEST)
+    message.attributes["PRIORITY"] = 1
+    message.add_message_integrity(password.encode())
+    return bytes(message)
+
+
+def test_stun_that_is_not_the_peers_ends_at_the_tap() -> None:
+    """Aioice parses attributes before it asks who sent them, and answers whatever address the sender gave itself."""
 
     async def scenario() -> None:
         line = Line()
-        protocol = aioice.ice.StunProtocol(SimpleNamespace(data_received=None))  # type: ignore[arg-type]
-        line.path._protocols.append(protocol)
-        line.tap.listen()
         short_priority = bytes.fromhex("0001 0008 2112a442") + bytes(12) + bytes.fromhex("0024 0001 00000000")
         with pytest.raises(struct.error):
-            aioice.ice.StunProtocol.datagram_received(protocol, short_priority, ("10.0.0.2", 5))
+            aioice.stun.parse_message(short_priority)
+        for garbage in (short_priority, bytes(20), b"\x00", request("another secret")):
+            line.arrive(garbage)
+        assert line.tap.n_rejected == 4
+        assert not line.socket.passed_on
+        line.arrive(request())
+        assert len(line.socket.passed_on) == 1
+
+    run(scenario())
+
+
+def test_dtls_that_aioice_takes_for_stun_harms_nobody() -> None:
+    async def scenario() -> None:
+        line = Line()
+        protocol = aioice.ice.StunProtocol(SimpleNamespace())  # type: ignore[arg-type]
+        line.path._protocols.append(protocol)
+        line.tap.listen()
+        short_priority = bytes.fromhex("1601 0008 2112a442") + bytes(12) + bytes.fromhex("0024 0001 00000000")
         protocol.datagram_received(short_priority, ("10.0.0.2", 5))
+        assert line.tap.n_rejected == 1
+
+    run(scenario())
+
+
+def test_a_peer_has_only_so_many_addresses() -> None:
+    async def scenario() -> None:
+        line = Line()
+        line.path._remote_candidates += [SimpleNamespace(_network_host=f"10.0.1.{n}", port=5) for n in range(99)]
+        line.arrive(request())
+        line.path._remote_candidates.append(SimpleNamespace(_network_host="10.0.0.2", port=5))
+        line.arrive(request())
+        line.socket.datagram_received(request(), ("10.0.0.9", 5))
+        assert len(line.socket.passed_on) == 2
         assert line.tap.n_rejected == 1
 
     run(scenario())
@@ -163,7 +201,7 @@ def test_a_stun_message_that_aioice_stumbles_over_ends_at_the_tap() -> None:
 def test_what_a_stranger_sends_is_no_sign_of_the_peer() -> None:
     async def scenario() -> None:
         line = Line()
-        check = bytes(20)
+        check = request()
         began_s = line.tap.arrived_s
         await asyncio.sleep(1)
         line.arrive(check)
