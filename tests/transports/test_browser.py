@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, async_playwright
 
+from duplex_server.media.video_picker import SHORT_CHAIN
 from duplex_server.session.transport import Transport
+from duplex_server.transports.rtc_path import MediaPath
+from duplex_server.transports.webrtc import WebRtcTransport
 from tests.transports.serving import FakeManager, Served, answer_heartbeats, run, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -82,11 +85,13 @@ window.leave = () => peer.close();
 window.state = async () => {
   const reports = [...(await peer.getStats()).values()];
   const heard = reports.find((report) => report.type === "inbound-rtp" && report.kind === "audio");
+  const shown = reports.find((report) => report.type === "outbound-rtp" && report.kind === "video");
   const transport = reports.find((report) => report.type === "transport");
   return {
     connection: peer.connectionState, events: events.length, streams,
     energy: heard?.totalAudioEnergy ?? 0, seconds: heard?.totalSamplesDuration ?? 0, lost: heard?.packetsLost ?? 0,
     concealed: heard ? heard.concealedSamples - heard.silentConcealedSamples : 0,
+    pictures: shown?.framesEncoded ?? 0, keys: shown?.keyFramesEncoded ?? 0, asked: shown?.pliCount ?? 0,
     pair: transport?.selectedCandidatePairId ?? "", maxMessage: peer.sctp?.maxMessageSize ?? 0,
     directions: peer.getTransceivers().map((transceiver) => transceiver.currentDirection),
     codecs: reports.filter((one) => one.type === "codec").map((codec) => `${codec.mimeType} ${codec.sdpFmtpLine}`),
@@ -160,6 +165,28 @@ def test_a_browser_that_posts_its_offer_before_it_knows_its_addresses(folder: Pa
             assert manager.pictures[0].rgb.std() > 1
             await page.evaluate("leave()")
             await served.ended("webrtc", "peer")
+
+    run(main())
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_a_browsers_camera_gives_a_key_picture_for_each_look(folder: Path, codec: str) -> None:
+    async def main() -> None:
+        manager = FakeManager()
+        async with serving(manager, page_folder=folder) as served, browsing(served) as page:
+            await page.evaluate(f"connect('video/{codec}')")
+            await manager.until(lambda: len(manager.pictures) >= 6)
+            state = await state_of(page)
+            (transport,) = manager.transports
+            assert isinstance(transport, WebRtcTransport)
+            assert isinstance(transport._media, MediaPath)
+            (camera,) = transport._media._cameras.values()
+            assert state["pictures"] > 2 * camera.n_decoded, "most pictures are dropped as they came"
+            assert camera.n_decoded <= camera.n_seen + SHORT_CHAIN
+            assert state["asked"] >= 3
+            assert state["keys"] >= 3
+            assert camera.n_corrupt == 0
+            assert manager.pictures[-1].rgb.std() > 1
 
     run(main())
 
