@@ -16,7 +16,7 @@ import numpy as np
 from duplex_server.errors import ConfigError
 from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, Pcm
 
-__all__ = ["CLOCK_HZ", "CorruptPacket", "OpusDecoder", "OpusEncoder"]
+__all__ = ["BIT_RATE", "CLOCK_HZ", "COMPLEXITY", "CorruptPacket", "OpusDecoder", "OpusEncoder"]
 
 CLOCK_HZ = 48_000
 """Of RTP timestamps, whatever the rate of the sound. Source: RFC 7587 §4.1."""
@@ -24,11 +24,12 @@ CLOCK_HZ = 48_000
 FRAME_MS = 20
 """Length of the packets that are made. Longer ones save nothing here; shorter ones cost headers."""
 
-BIT_RATE = 48_000
-"""Bits per second. Speech at 24 kHz is transparent in CELT mode from about here (measured beside 32 and 64 kbit/s)."""
+BIT_RATE = 64_000
+"""Bits per second. A third closer to the original than 48 kbit/s at no more CPU (``benchmarks.opus_modes``)."""
 
-COMPLEXITY = 5
-"""0..10. 3.7 ms per second of speech; 9 costs a quarter more and is not heard."""
+COMPLEXITY = 0
+"""0..10. What 5 finds for twice the CPU cannot be measured at this bit rate, and depends more on the packet before: a
+lost one is heard for longer. VOIP mode costs five times as much at twice the distance (``benchmarks.opus_modes``)."""
 
 MAX_PACKET_MS = 120
 """The longest packet that Opus allows. Source: RFC 6716 §2.1.4."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.opus_modes import MODES, Mode, band_distance_db, main, segmental_snr_db
+from duplex_server.media.opus import BIT_RATE, COMPLEXITY
 from duplex_server.types import Pcm
 
 
@@ -37,7 +38,7 @@ def test_pauses_are_not_compared() -> None:
 
 def test_every_mode_is_measured_once() -> None:
     assert len(MODES) == len(set(MODES))
-    assert Mode("LOWDELAY", 48_000, 5) in MODES, "the one that the server uses"
+    assert Mode("LOWDELAY", BIT_RATE, COMPLEXITY) in MODES, "the one that the server uses"
 
 
 def test_without_a_clip_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

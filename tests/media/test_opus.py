@@ -56,7 +56,7 @@ def test_every_frame_becomes_one_packet_that_fits_a_datagram() -> None:
     sizes = [len(packet) for packet in packets_of(noise)]
     assert len(sizes) == 50
     assert max(sizes) <= MAX_PACKET_BYTES
-    assert 48_000 * 0.9 < sum(sizes) * 8 < 48_000 * 1.1
+    assert 64_000 * 0.9 < sum(sizes) * 8 < 64_000 * 1.1
 
 
 def test_stereo_at_48_khz_from_another_encoder_is_heard_as_mono_at_16_khz() -> None:
