@@ -25,6 +25,7 @@ from duplex_server.transports.mailbox import Mailbox
 from duplex_server.transports.rtc_internals import offer_loopback
 from duplex_server.transports.rtc_media import make_media
 from duplex_server.transports.rtc_pacer import Pacer
+from duplex_server.transports.rtc_sdp import finish_offer
 from duplex_server.types import OUTPUT_RATE_HZ, Pcm
 from duplex_server.wire.codec import decode_server, encode
 from duplex_server.wire.events import ClientEvent, ErrorEvent, SessionResume
@@ -111,7 +112,7 @@ class _WebRtcLink:
     ) -> None:
         """Negotiate, and wait for the data channel."""
         await self._connection.setLocalDescription(await self._connection.createOffer())
-        sdp = self._connection.localDescription.sdp
+        sdp = finish_offer(self._connection.localDescription.sdp)
         kind, body = ("application/sdp", sdp.encode()) if resume is None else _form(sdp, resume)
         request = urllib.request.Request(  # noqa: S310 - address() lets only http and https through
             address(server, path="/v1/realtime/calls", scheme="http", query=query),

@@ -6,15 +6,15 @@ Synchronous; time is passed in. Knows nothing about SDP, ICE or events.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from duplex_server.media.jitter_buffer import JitterBuffer
 from duplex_server.media.opus import CorruptPacket
 from duplex_server.media.rtp import SEQUENCES, RtpPacket, signed32
 from duplex_server.session.transport import MediaAudio
-from duplex_server.types import INPUT_RATE_HZ, Pcm
+from duplex_server.transports.rtc_codecs import Decoder
+from duplex_server.types import INPUT_RATE_HZ
 
-__all__ = ["Decoder", "Microphone"]
+__all__ = ["Microphone"]
 
 _FINEST_HZ = 48_000
 """Places are counted at this rate, of which the clocks of Opus and of G.711 are whole parts."""
@@ -24,21 +24,6 @@ MAX_CONCEALED = _FINEST_HZ * 60 // 1000
 
 MAX_JUMP_S = 10.0
 """A timestamp that runs further ahead of the time of arrival than this belongs to a new stream, not to a pause."""
-
-
-class Decoder(Protocol):
-    """Decodes one stream of one codec to mono."""
-
-    clock_hz: int
-    """Of the RTP timestamps."""
-
-    def decode(self, packet: bytes) -> Pcm:
-        """Decode the next payload; raises :class:`CorruptPacket`."""
-        ...
-
-    def recover(self, n_samples: int, following: bytes) -> Pcm:
-        """Guess ``n_samples``, a multiple of 2.5 ms, that came before the payload ``following``."""
-        ...
 
 
 class Microphone:

@@ -15,16 +15,18 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
+from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 from duplex_server.media.image import fitted_size
-from duplex_server.media.opus import OpusEncoder
 from duplex_server.media.resample import StreamResampler
 from duplex_server.session.transport import MediaAudio, MediaFrame
 from duplex_server.transports.rtc_camera import Eye
+from duplex_server.transports.rtc_codecs import ENCODERS
 from duplex_server.transports.rtc_internals import IceRestart
 from duplex_server.transports.rtc_sdp import InvalidOffer
+from duplex_server.transports.rtc_speaker import TICK_SAMPLES
+from duplex_server.transports.rtc_streams import read_streams
 from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
 
 __all__ = ["AiortcMedia", "Speaker", "watch_camera"]
@@ -87,7 +89,7 @@ class AiortcMedia:
         """See :class:`Media`."""
         for transceiver in self._connection.getTransceivers():
             if transceiver.kind == "audio" and self._speaker is None:
-                self._speaker = Speaker()
+                self._speaker = Speaker(self._codec())
                 self._connection.addTrack(self._speaker)
             track: MediaStreamTrack | None = transceiver.receiver.track
             if track is None or track in self._tracks:
@@ -108,7 +110,7 @@ class AiortcMedia:
     def send(self, pcm: Pcm) -> None:
         """See :class:`Media`."""
         if self._speaker is not None:
-            for tick in pcm.reshape(-1, OpusEncoder.frame_samples):
+            for tick in pcm.reshape(-1, TICK_SAMPLES):
                 self._speaker.push(tick)
 
     def clear(self) -> None:
@@ -123,9 +125,16 @@ class AiortcMedia:
     def close(self) -> None:
         """Nothing: the tasks end with the call, and aiortc says goodbye."""
 
+    def _codec(self) -> str:
+        """Return what sound is to be sent as: the peer's choice, or Opus where this end chooses."""
+        described: RTCSessionDescription | None = self._connection.remoteDescription
+        streams = [] if described is None else read_streams(described.sdp)
+        codecs = next((list(stream.codecs.values()) for stream in streams if stream.kind == "audio"), [])
+        return codecs[0] if codecs else "opus"
+
     async def _listen(self, track: MediaStreamTrack) -> None:
         """Hear a microphone for as long as it sends."""
-        resampler = StreamResampler(RTP_RATE_HZ, self._rate_hz)
+        resampler: StreamResampler | None = None
         position = due = 0
         while True:
             try:
@@ -134,7 +143,9 @@ class AiortcMedia:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
-            position += max(0, frame.pts - due) * self._rate_hz // RTP_RATE_HZ
+            if resampler is None:  # of Opus come 48 kHz, of G.711 8; timestamps count the same
+                resampler = StreamResampler(frame.sample_rate, self._rate_hz)
+            position += max(0, frame.pts - due) * self._rate_hz // frame.sample_rate
             due = frame.pts + frame.samples
             stereo = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
             pcm = resampler.push(stereo.mean(axis=1, dtype=np.float32) / 32768)
@@ -162,13 +173,16 @@ class Speaker(MediaStreamTrack):
 
     Timestamps follow the clock through silence, so that the listener's buffer neither grows nor runs dry when speech
     begins again. Whoever calls :meth:`push` sets the pace.
+
+    Args:
+        codec: what it is sent as, by its name in SDP.
     """
 
     kind = "audio"
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str = "opus") -> None:
         super().__init__()
-        self._encoder = OpusEncoder()
+        self._encoder = ENCODERS[codec]()
         self._queue: deque[tuple[int, bytes]] = deque(maxlen=MAX_QUEUED_PACKETS)
         self._epoch_s = asyncio.get_running_loop().time()
         self._next_stamp: int | None = None  # where the spurt goes on; None between spurts

@@ -13,11 +13,11 @@ from typing import Any
 from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
 from duplex_server.media import rtcp
-from duplex_server.media.opus import OpusDecoder, OpusEncoder
 from duplex_server.media.rtp import MalformedPacket, parse_rtp
 from duplex_server.session.transport import MediaAudio
-from duplex_server.transports.rtc_audio import Decoder, Microphone
+from duplex_server.transports.rtc_audio import Microphone
 from duplex_server.transports.rtc_camera import CLOCK_HZ, Eye, RtcCamera
+from duplex_server.transports.rtc_codecs import DECODERS, ENCODERS
 from duplex_server.transports.rtc_internals import (
     IceRestart,
     MediaTap,
@@ -28,7 +28,7 @@ from duplex_server.transports.rtc_internals import (
 )
 from duplex_server.transports.rtc_pacer import Alarm, Pacer
 from duplex_server.transports.rtc_receiving import Ear, Receiving
-from duplex_server.transports.rtc_speaker import Encoder, Speaker
+from duplex_server.transports.rtc_speaker import TICK_SAMPLES, Speaker
 from duplex_server.transports.rtc_streams import Stream, read_streams
 from duplex_server.types import INPUT_RATE_HZ, Pcm
 
@@ -37,10 +37,6 @@ __all__ = ["MediaPath"]
 REPORT_EVERY_S = 1.0
 """How often RTCP reports leave: 1 kbit/s each way, of the 5 % that RFC 3550 §6.2 allows. No interval is drawn by
 chance, because there are two parties, and the calls of a server begin at times of their own."""
-
-_DECODERS: dict[str, Callable[[int], Decoder]] = {"opus": OpusDecoder}
-"""By the codec's name in SDP; each takes the rate that is wanted."""
-_ENCODERS: dict[str, Callable[[], Encoder]] = {"opus": OpusEncoder}
 
 
 class MediaPath:
@@ -149,7 +145,7 @@ class MediaPath:
         """See :class:`Media`."""
         if self._speaker is not None and self._may_speak:
             now_s = self._loop.time()
-            for tick in pcm.reshape(-1, OpusEncoder.frame_samples):
+            for tick in pcm.reshape(-1, TICK_SAMPLES):
                 self._speaker.push(tick, now_s)
             self._speech.set()
 
@@ -233,7 +229,7 @@ class MediaPath:
 
     def _expect_sound(self, theirs: Stream, agreed: Stream) -> None:
         payload_type, codec = next(iter(agreed.codecs.items()), (-1, ""))
-        make_decoder = _DECODERS.get(codec)
+        make_decoder = DECODERS.get(codec)
         if make_decoder is None:
             return
         ear = self._ears.get(agreed.mid)
@@ -261,7 +257,7 @@ class MediaPath:
             assert self._tap is not None, "settle() was called"
             payload_type, codec = next(iter(agreed[stream.mid].codecs.items()))
             self._ssrc, self._cname = stream.ssrcs[0], stream.cname
-            encoder = _ENCODERS[codec]()
+            encoder = ENCODERS[codec]()
             self._speaker = Speaker(encoder, payload_type, self._ssrc, self._tap.send_rtp, self._loop.time())
 
     def _speech_due(self) -> float | None:

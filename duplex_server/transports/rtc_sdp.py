@@ -14,7 +14,7 @@ from aiortc.sdp import SessionDescription
 
 from duplex_server.errors import ClientError
 
-__all__ = ["InvalidOffer", "Offer", "check_readable", "finish_answer", "read_offer"]
+__all__ = ["InvalidOffer", "Offer", "check_readable", "finish_answer", "finish_offer", "read_offer"]
 
 MAX_SECTIONS = 16
 """Media sections in one offer. A browser with microphone, camera and data channel has three."""
@@ -32,7 +32,7 @@ rest. Browsers would send up to 2500 of HD, of which a model sees little, on the
 _UNREADABLE = (ValueError, AttributeError, KeyError, IndexError, TypeError, AssertionError, StopIteration)
 """What aiortc's SDP parser raises on text that is not SDP."""
 
-_CODECS = {"audio": ("opus/48000",), "video": ("vp8/90000", "h264/90000", "rtx/90000")}
+_CODECS = {"audio": ("opus/48000", "pcmu/8000", "pcma/8000"), "video": ("vp8/90000", "h264/90000", "rtx/90000")}
 _OPUS_WISHES = "minptime=10;useinbandfec=1"
 """Asks the sender to put a copy of each packet into the next (RFC 7587 §6.1). DTX is not asked for."""
 
@@ -113,7 +113,7 @@ def read_offer(sdp: str, *, taken: Iterable[str] = (), refused: Iterable[str] = 
     )
     accepted = [section for section in sections if section.mid not in outcast]
     if not accepted:
-        raise InvalidOffer("The offer has neither audio with Opus nor a data channel.", param="sdp")
+        raise InvalidOffer("The offer has neither audio with Opus or G.711 nor a data channel.", param="sdp")
     lines = [line for line in head if not line.startswith("a=group:BUNDLE")]
     lines += _bundle(head, [section.mid for section in accepted])
     for section in accepted:
@@ -145,6 +145,11 @@ def finish_answer(sdp: str, offer: Offer) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
+def finish_offer(sdp: str) -> str:
+    """Put into aiortc's offer that packets of Opus are sent again when they are asked for (NACK, RFC 4585 §4.2)."""
+    return re.sub(r"^(a=rtpmap:(\d+) opus/48000.*\r\n)", r"\1a=rtcp-fb:\2 nack\r\n", sdp, flags=re.MULTILINE)
+
+
 def _split(sdp: str) -> list[list[str]]:
     """Split into the session's lines and those of each section."""
     groups: list[list[str]] = [[]]
@@ -166,12 +171,17 @@ def _section(lines: list[str]) -> Section:
 
 
 def _payload_types(section: Section) -> list[str]:
-    """Return the formats of a section that are known here; none if it has to be refused."""
+    """Return the formats of a section that are known here; none if it has to be refused.
+
+    Of sound it is the one that the peer prefers (RFC 3264 §6.1), so that both ends agree on what is sent.
+    """
     if section.kind == "application":
         return section.lines[0].split(" ")[3:] if "webrtc-datachannel" in section.lines[0] else []
     known = _CODECS.get(section.kind, ())
     names = {match[1]: match[2].lower() for match in _matches(r"a=rtpmap:(\d+) ([^/]+/\d+)", section.lines)}
     offered = [name for name in section.lines[0].split(" ")[3:] if names.get(name, "").startswith(known)]
+    if section.kind == "audio":
+        return offered[:1]
     return offered if any(not names[name].startswith("rtx/") for name in offered) else []
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
 from duplex_server.media.rtp import SEQUENCES, RtpPacket, write_rtp
 from duplex_server.media.rtp_statistics import Transmission
+from duplex_server.transports.rtc_codecs import Encoder
 from duplex_server.types import OUTPUT_RATE_HZ, TICK_MS, Pcm
 
-__all__ = ["Encoder", "Speaker"]
+__all__ = ["TICK_SAMPLES", "Speaker"]
 
 _TICK_S = TICK_MS / 1000
-_TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000
+TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000
+"""Speech in one packet."""
 _STAMPS = 1 << 32
 
 SILENCE_PACKETS = 10
@@ -36,17 +37,6 @@ MAX_QUEUED_PACKETS = 50
 
 HISTORY_PACKETS = 50
 """Packets kept for a peer that asks for them again, 1 s: later than that nobody waits for one."""
-
-
-class Encoder(Protocol):
-    """Makes payloads of one codec."""
-
-    clock_hz: int
-    """Of the RTP timestamps."""
-
-    def encode(self, pcm: Pcm) -> bytes:
-        """Encode one tick: float32 ``[480]``, 24 kHz."""
-        ...
 
 
 class Speaker:
@@ -122,7 +112,7 @@ class Speaker:
         if now_s - self._silence_from_s > _TICK_S:
             self._silence_from_s = now_s + _TICK_S
             return
-        self._send_tick(np.zeros(_TICK_SAMPLES, np.float32))
+        self._send_tick(np.zeros(TICK_SAMPLES, np.float32))
         self._silence_from_s += _TICK_S
         self._silence_left -= 1
         if self._silence_left <= 0:

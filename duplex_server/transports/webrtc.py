@@ -166,7 +166,7 @@ class WebRtcTransport:
             taken = {section.mid for section in earlier.sections} - self._refused if earlier else set[str]()
             offer = read_offer(sdp, taken=taken, refused=self._refused)
             if not offer.has_audio:
-                raise InvalidOffer("The offer has no audio section with Opus.", param="sdp")
+                raise InvalidOffer("The offer has no audio section with Opus or G.711.", param="sdp")
             check_readable(offer.sdp)
             restart = await self._prepare_restart(offer)
             try:

@@ -135,13 +135,15 @@ class Client:
         await self.until(lambda: len(self.events) > seen)
 
     async def hear(self, seconds: float) -> np.ndarray[Any, Any]:
-        """Return the next sound from the track: float64 mono 48 kHz."""
+        """Return the next sound from the track: float64 mono, of Opus at 48 kHz, of G.711 at 8."""
         assert self.track is not None
         pieces: list[np.ndarray[Any, Any]] = []
-        while sum(map(len, pieces)) < seconds * 48_000:
+        heard_s = 0.0
+        while heard_s < seconds:
             frame = await self.track.recv()
             assert isinstance(frame, av.AudioFrame)
-            pieces.append(frame.to_ndarray().reshape(-1, 2)[:, 0] / 32768)
+            heard_s += frame.samples / frame.sample_rate
+            pieces.append(frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0] / 32768)
         return np.concatenate(pieces)
 
 

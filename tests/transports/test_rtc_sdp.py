@@ -13,6 +13,7 @@ from duplex_server.transports.rtc_sdp import (
     InvalidOffer,
     check_readable,
     finish_answer,
+    finish_offer,
     read_offer,
 )
 
@@ -245,3 +246,29 @@ def test_any_text_is_read_or_refused(lines: list[str]) -> None:
         return
     assert read.sections
     assert read.sdp.endswith("\r\n")
+
+
+def test_an_offer_to_send_lost_sound_again_is_made_and_accepted() -> None:
+    ours = finish_offer(offer(AUDIO, CHANNEL))
+    number = re.search(r"a=rtpmap:(\d+) opus/48000", ours)
+    assert number is not None
+    assert f"a=rtcp-fb:{number[1]} nack" in ours.splitlines()
+    for sdp, accepted in ((ours, True), (offer(AUDIO, CHANNEL), False)):
+        read = read_offer(sdp)
+        aiortc_answers = re.sub(r"a=rtcp-fb:.*\r\n", "", read.sdp)
+        answer = finish_answer(aiortc_answers, read)
+        assert (f"a=rtcp-fb:{number[1]} nack" in answer.splitlines()) is accepted
+
+
+@pytest.mark.parametrize(
+    ("formats", "kept"), [("111 0 8", "111"), ("8 111", "8"), ("9 0", "0"), ("13 126 8 0", "8"), ("9 126", None)]
+)
+def test_of_the_codecs_for_sound_that_are_known_the_peers_first_is_taken(formats: str, kept: str | None) -> None:
+    names = {"111": "opus/48000/2", "0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000", "13": "CN/8000"}
+    lines = [line for line in AUDIO if not line.startswith(("m=", "a=rtpmap", "a=fmtp", "a=rtcp-fb"))]
+    maps = [f"a=rtpmap:{word} {names.get(word, 'telephone-event/8000')}" for word in formats.split()]
+    read = read_offer(offer([f"m=audio 9 UDP/TLS/RTP/SAVPF {formats}", *lines, *maps], CHANNEL))
+    assert read.has_audio is (kept is not None)
+    if kept:
+        assert f"m=audio 9 UDP/TLS/RTP/SAVPF {kept}" in read.sdp.splitlines()
+        assert re.findall(r"a=rtpmap:(\d+)", read.sdp) == [kept]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import itertools
 import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ from duplex_server.config import Settings
 from duplex_server.session.transport import MediaAudio, Transport
 from duplex_server.transports import rtc_internals, webrtc
 from duplex_server.transports.rtc_internals import IceRestart, dtls_transport
+from duplex_server.transports.rtc_media import why_not_ours
 from duplex_server.transports.rtc_path import MediaPath
 from duplex_server.transports.webrtc import WebRtcTransport
 from duplex_server.wire.events import SessionHeartbeatAck, SessionUpdate
@@ -487,3 +489,71 @@ def test_no_stun_server_is_asked_unless_one_is_set(monkeypatch: pytest.MonkeyPat
         assert not asked
 
     run(scenario)
+
+
+def preferring(codec: str) -> Callable[[str], str]:
+    """As the offer of a peer that prefers a codec: a telephone gateway."""
+
+    def change(sdp: str) -> str:
+        (number,) = re.findall(rf"a=rtpmap:(\d+) {codec}/8000", sdp)
+        found = re.search(r"m=audio \d+ \S+ ([\d ]+)", sdp)
+        assert found is not None
+        others = [word for word in found[1].split() if word != number]
+        return sdp.replace(found[1], " ".join([number, *others]))
+
+    return change
+
+
+@pytest.mark.parametrize("codec", ["PCMU", "PCMA"])
+def test_a_peer_that_prefers_g711_is_heard_and_answered_in_it(codec: str) -> None:
+    async def scenario(served: Served) -> None:
+        manager = served.manager
+        async with calling(served) as client:
+            await client.connect(preferring(codec))
+            assert f"{codec}/8000" in client.response.text
+            assert "opus" not in client.response.text
+            heard = await client.hear(1.5)
+            await manager.until(lambda: len(manager.audio) >= 50)
+        assert level_at(heard, 1000, 8_000) == pytest.approx(0.5, rel=0.1)
+        microphone = np.concatenate([piece.pcm for piece in manager.audio])
+        assert level_at(microphone, 440, 16_000) == pytest.approx(10_000 / 32768, rel=0.1)
+        assert [piece.position_samples for piece in manager.audio] == [320 * n for n in range(len(manager.audio))]
+
+    run(scenario, manager=FakeManager(conversation=sing))
+
+
+@pytest.fixture
+def another_aiortc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The installed aiortc is one whose insides nobody knows."""
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.0" if name == "aiortc" else version(name))
+    why_not_ours.cache_clear()
+    yield
+    why_not_ours.cache_clear()
+
+
+@pytest.mark.usefixtures("another_aiortc")
+@pytest.mark.parametrize("change", [str, preferring("PCMU")], ids=["Opus", "G.711"])
+def test_an_aiortc_that_nobody_knows_carries_calls_by_itself_after_a_warning(
+    change: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(served: Served) -> None:
+        manager = served.manager
+        async with calling(served, Tone(), Camera((200, 30, 30))) as client:
+            await client.connect(change)
+            heard = await client.hear(1.5)
+            await manager.until(lambda: len(manager.audio) >= 50 and len(manager.pictures) > 0)
+            await client.heartbeat()
+            restart = await client.renegotiate(lambda sdp: re.sub(r"(a=ice-(?:ufrag|pwd):)", r"\1x", sdp))
+            assert restart.status_code == 400
+            (transport,) = manager.transports
+            while "received_packets" not in transport.stats():  # noqa: ASYNC110 - nothing tells of new figures
+                await asyncio.sleep(0.1)
+        await served.ended("webrtc", "peer")
+        assert 'direction="received",transport="webrtc"' in served.metrics.render().decode()
+        assert level_at(heard, 1000, 48_000 if change is str else 8_000) == pytest.approx(0.5, rel=0.1)
+        microphone = np.concatenate([piece.pcm for piece in manager.audio])
+        assert level_at(microphone, 440, 16_000) == pytest.approx(10_000 / 32768, rel=0.1)
+
+    run(scenario, manager=FakeManager(conversation=sing))
+    assert any("aiortc 2.0.0 is installed" in record.message for record in caplog.records)
