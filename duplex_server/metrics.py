@@ -21,6 +21,21 @@ WATCH_LOOP_EVERY_S = 0.05
 _DELAYS_S = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Buckets of response times and of decisions, around the goals of 250, 500 and 800 ms."""
 _STALLS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_WAYS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Buckets of what a network does to packets."""
+_PACKETS = {
+    "received": "received",
+    "lost": "lost on the way here, or came too late",
+    "requested": "asked for again",
+    "sent": "sent",
+    "resent": "sent again because the peer asked",
+}
+_MEDIA = {
+    "rtt": "Round trip",
+    "jitter": "How unevenly packets arrive here",
+    "remote_jitter": "How unevenly packets arrive at the peer",
+    "patience": "How long a missing packet is waited for",
+}
 _LENGTHS_S = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 
 
@@ -95,6 +110,15 @@ class Metrics(Gauges):
         self._closed = self._counter("connections_closed", "Connections that ended.", ("transport", "reason"))
         self._bytes = self._counter("network_bytes", "Bytes moved.", ("transport", "direction"))
         self._moved: dict[str, tuple[Counter, Counter]] = {}  # of _bytes, by transport: received, sent
+        self._packets = {
+            f"{outcome}_packets": self._counter(f"media_packets_{outcome}", f"Packets of sound that were {meaning}.")
+            for outcome, meaning in _PACKETS.items()
+        }
+        self._concealed_s = self._counter("media_concealed_seconds", "Sound guessed in place of lost packets.")
+        self._media_s = {
+            f"{name}_ms": self._histogram(f"media_{name}_seconds", f"{meaning}, each second of each call.", _WAYS_S)
+            for name, meaning in _MEDIA.items()
+        }
         self._stall_s = self._histogram("loop_stall_seconds", "How late the event loop came to a timer.", _STALLS_S)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
@@ -153,6 +177,17 @@ class Metrics(Gauges):
             counters[0].inc(received)
         if sent:
             counters[1].inc(sent)
+
+    def media_measured(self, stats: Mapping[str, float], grown: Mapping[str, float]) -> None:
+        """How media gets through on one connection, and how much each figure has grown since the last call."""
+        for name, counter in self._packets.items():
+            if (n_packets := grown.get(name, 0.0)) > 0:
+                counter.inc(n_packets)
+        if (concealed_ms := grown.get("concealed_ms", 0.0)) > 0:
+            self._concealed_s.inc(concealed_ms / 1000)
+        for name, histogram in self._media_s.items():
+            if name in stats:
+                histogram.observe(stats[name] / 1000)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 

@@ -5,17 +5,21 @@ Knows nothing about why anything happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from duplex_server.engine.base import Slot
+from duplex_server.session.attachment import Attachment
 from duplex_server.session.ending import Ending
 from duplex_server.session.limits import SessionLimits
 from duplex_server.session.unit_log import UnitLog
-from duplex_server.types import ModelOutput, ModelSpec, Unit
+from duplex_server.types import TICK_MS, ModelOutput, ModelSpec, Unit
 from duplex_server.wire.events import ServerEvent
 from duplex_server.wire.reports import Reports
 
 __all__ = ["Reporting"]
+
+_CONNECTION_EVERY_TICKS = 5000 // TICK_MS
+"""Every 5 s: often enough to see trouble come, and seldom enough to cost nothing."""
 
 
 class Reporting:
@@ -27,7 +31,7 @@ class Reporting:
         limits: the session's.
         ending: knows how long it may go on.
         slot: asked for its units while somebody wants to know.
-        send: takes the events.
+        transport: takes the events, and says how media gets through.
         began_s: when the session began.
     """
 
@@ -38,7 +42,7 @@ class Reporting:
         limits: SessionLimits,
         ending: Ending,
         slot: Slot,
-        send: Callable[[Sequence[ServerEvent]], None],
+        transport: Attachment,
         began_s: float,
     ) -> None:
         self._reports = reports
@@ -46,7 +50,8 @@ class Reporting:
         self._session_max_ms = int(limits.session_max_s * 1000)
         self._ending = ending
         self._slot = slot
-        self._send = send
+        self._transport = transport
+        self._n_ticks = 0
         self._units = UnitLog(spec.unit_ms, began_s)
         self._watching = False
         self._context_tokens = 0
@@ -91,8 +96,12 @@ class Reporting:
         limits = self._reports.limits(self._session_max_ms, left_ms, self._context_tokens, self._context_tokens_max)
         self._send(limits)
 
-    def tell_units(self) -> None:
-        """Tell how the newest units went; called once per tick."""
+    def tick(self) -> None:
+        """Tell how the newest units went and, now and then, how media gets through; called once per tick."""
+        self._n_ticks += 1
+        if self._n_ticks % _CONNECTION_EVERY_TICKS == 0 and self._reports.of_connection:
+            stats = self._transport.stats()
+            self._send(self._reports.connection(stats) if stats else [])
         for figures in self._units.take():
             self._send(self._reports.decision(figures.index, figures.input_ms, spoke=figures.spoke))
             self._send(
@@ -107,3 +116,7 @@ class Reporting:
                     cost=figures.cost,
                 )
             )
+
+    def _send(self, events: Sequence[ServerEvent]) -> None:
+        for event in events:
+            self._transport.send(event)

@@ -93,7 +93,7 @@ class Session:
         self._began_s = self._loop_s
         self._ending = Ending(self._began_s, limits.session_max_s)
         self._attached, self._generation = True, transport.generation  # as of the last tick
-        self._reporting = Reporting(dialogue.reports, spec, limits, self._ending, slot, self._send, self._began_s)
+        self._reporting = Reporting(dialogue.reports, spec, limits, self._ending, slot, transport, self._began_s)
         self._paused = False  # the client asked for it
         self._n_interruptions = 0
         self._answered_samples = 0  # last_voiced_end of the speech that the newest response answered
@@ -231,7 +231,7 @@ class Session:
                 n_beats += 1
                 if n_beats % _POSITION_EVERY_TICKS == 0:
                     self._voice.report_position(clock.tick_s)
-            self._reporting.tell_units()
+            self._reporting.tick()
             self._transport.repeat_audio()
             await clock.next_tick()
         await self._finish()

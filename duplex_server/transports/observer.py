@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 __all__ = ["SilentTransportObserver", "TransportObserver"]
@@ -26,6 +27,15 @@ class TransportObserver(Protocol):
         """So many bytes were received and sent since the last call."""
         ...
 
+    def media_measured(self, stats: Mapping[str, float], grown: Mapping[str, float]) -> None:
+        """How media gets through on one connection; called about once a second for each.
+
+        Args:
+            stats: as :meth:`~duplex_server.session.transport.Transport.stats` returns them.
+            grown: how much each of them has grown since the last call.
+        """
+        ...
+
 
 class SilentTransportObserver:
     """Watches nothing."""
@@ -37,3 +47,5 @@ class SilentTransportObserver:
     def connection_closed(self, transport: str, reason: str) -> None: ...
 
     def bytes_moved(self, transport: str, received: int, sent: int) -> None: ...
+
+    def media_measured(self, stats: Mapping[str, float], grown: Mapping[str, float]) -> None: ...

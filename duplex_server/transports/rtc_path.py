@@ -157,8 +157,8 @@ class MediaPath:
 
     def stats(self) -> Mapping[str, float]:
         """Return what is known, of: ``rtt_ms``; of the microphone ``jitter_ms``, ``patience_ms``, ``received_packets``,
-        ``lost_packets``, ``late_packets``, ``asked_packets``, ``concealed_ms``; of the voice ``sent_packets``,
-        ``repeated_packets``, ``remote_jitter_ms``, ``remote_loss`` (a share).
+        ``lost_packets``, ``late_packets``, ``requested_packets``, ``concealed_ms``; of the voice ``sent_packets``,
+        ``resent_packets``, ``remote_jitter_ms``, ``remote_loss`` (a share).
         """
         figures: dict[str, float] = {}
         round_trip_s = self._round_trip_s()
@@ -169,7 +169,7 @@ class MediaPath:
             figures["patience_ms"] = 1000 * buffer.patience_s
             figures["lost_packets"] = float(buffer.n_lost)
             figures["late_packets"] = float(buffer.n_late)
-            figures["asked_packets"] = float(self._n_asked)
+            figures["requested_packets"] = float(self._n_asked)
             figures["concealed_ms"] = 1000 * ear.microphone.concealed_samples / self._rate_hz
             if receptions := self._receiving.of(ear):
                 figures["jitter_ms"] = 1000 * receptions[-1].jitter_s
@@ -177,7 +177,7 @@ class MediaPath:
         if self._speaker is not None:
             sent = self._speaker.transmission
             figures["sent_packets"] = float(sent.n_packets)
-            figures["repeated_packets"] = float(self._speaker.n_repeated)
+            figures["resent_packets"] = float(self._speaker.n_repeated)
             if sent.round_trip_s is not None:
                 figures["remote_jitter_ms"] = 1000 * sent.remote_jitter_s
                 figures["remote_loss"] = sent.remote_loss

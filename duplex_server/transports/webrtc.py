@@ -102,6 +102,7 @@ class WebRtcTransport:
         self._refused: frozenset[str] = frozenset()
         self._channel: RTCDataChannel | None = None
         self._progress = asyncio.Event()  # set by everything that connected() waits for
+        self._stats: Mapping[str, float] = {}  # these two as they were told last
         self._moved_bytes = (0, 0)
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
@@ -302,7 +303,7 @@ class WebRtcTransport:
                 job.cancel()
             self.listeners.hang_up()
             if self._opened:
-                self._count_bytes()
+                self._measure()
                 self._observer.connection_closed(TRAITS.name, self._ended_by)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -375,9 +376,12 @@ class WebRtcTransport:
             if loop.time() - self._media.arrived_s >= PEER_SILENCE_S:
                 self._end("vanished", f"has sent nothing for {PEER_SILENCE_S:.0f} s")
                 return
-            self._count_bytes()
+            self._measure()
 
-    def _count_bytes(self) -> None:
+    def _measure(self) -> None:
+        stats = self._media.stats()
+        self._observer.media_measured(stats, {name: stats[name] - self._stats.get(name, 0.0) for name in stats})
+        self._stats = stats
         received, sent = self._media.moved_bytes
         self._observer.bytes_moved(TRAITS.name, received - self._moved_bytes[0], sent - self._moved_bytes[1])
         self._moved_bytes = received, sent

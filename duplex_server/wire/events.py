@@ -35,6 +35,7 @@ from duplex_server.wire.client_events import (
     TurnSignal,
 )
 from duplex_server.wire.extension_events import (
+    ConnectionStats,
     ContextCompacted,
     DuplexUnit,
     InputImageConsumed,
@@ -99,6 +100,7 @@ from duplex_server.wire.server_events import (
 __all__ = [
     "BargeIn",
     "ClientEvent",
+    "ConnectionStats",
     "ContextCompacted",
     "ConversationItemAdded",
     "ConversationItemCreate",
@@ -216,7 +218,8 @@ ClientEvent = (
 )
 
 ServerEvent = (
-    ContextCompacted
+    ConnectionStats
+    | ContextCompacted
     | ConversationItemAdded
     | ConversationItemDeleted
     | ConversationItemDone

@@ -11,6 +11,7 @@ from duplex_server.wire.server_events import FromServer
 from duplex_server.wire.session_object import Session
 
 __all__ = [
+    "ConnectionStats",
     "ContextCompacted",
     "DuplexUnit",
     "InputImageConsumed",
@@ -225,6 +226,32 @@ class InputImageConsumed(FromServer, kw_only=True, frozen=True, tag="input_image
     """When it was taken, on the input clock."""
     dropped: int = 0
     """Pictures that newer ones replaced since the last of these events."""
+
+
+class ConnectionStats(FromServer, kw_only=True, frozen=True, tag="connection.stats"):
+    """Extension (``connection``): how media gets through, every 5 s on WebRTC; null is what is not known yet."""
+
+    rtt_ms: float | None = None
+    """To the client and back."""
+    jitter_ms: float | None = None
+    """How unevenly the client's sound arrives."""
+    patience_ms: float | None = None
+    """How long a missing packet of it is waited for; sound that is there is not delayed."""
+    received_packets: int | None = None
+    lost_packets: int | None = None
+    late_packets: int | None = None
+    """Came after they had been given up."""
+    requested_packets: int | None = None
+    """Were asked for again."""
+    concealed_ms: float | None = None
+    """Sound that was guessed in place of lost packets."""
+    sent_packets: int | None = None
+    resent_packets: int | None = None
+    """The client asked for again."""
+    remote_jitter_ms: float | None = None
+    """How unevenly the model's sound arrives at the client."""
+    remote_loss: float | None = None
+    """Share of it that did not arrive of late, 0..1."""
 
 
 class SessionLimits(FromServer, kw_only=True, frozen=True, tag="session.limits"):

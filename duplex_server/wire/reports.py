@@ -5,10 +5,12 @@ Each belongs to a group, and is made only for a client that asked for the group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from duplex_server.types import UnitCost
 from duplex_server.wire.events import (
+    ConnectionStats,
     ContextCompacted,
     DuplexUnit,
     InputImageConsumed,
@@ -27,6 +29,9 @@ from duplex_server.wire.ids import Ids
 from duplex_server.wire.responses import Responses
 
 __all__ = ["Reports"]
+
+_FIGURES = frozenset({"rtt_ms", "jitter_ms", "patience_ms", "concealed_ms", "remote_jitter_ms", "remote_loss"})
+_COUNTS = frozenset(ConnectionStats.__struct_fields__) - _FIGURES - {"event_id"}
 
 
 class Reports:
@@ -112,6 +117,23 @@ class Reports:
         if not self._wants("unit"):
             return []
         return [InputImageConsumed(event_id=self._ids.event(), unit=unit, capture_ms=capture_ms, dropped=dropped)]
+
+    @property
+    def of_connection(self) -> bool:
+        """Whether anything is told of the connection."""
+        return self._wants("connection")
+
+    def connection(self, stats: Mapping[str, float]) -> list[ServerEvent]:
+        """Tell how media gets through (group ``connection``).
+
+        Args:
+            stats: some of the event's figures by their names; others are left out, counts are whole numbers.
+        """
+        if not self._wants("connection"):
+            return []
+        known: dict[str, Any] = {name: int(value) for name, value in stats.items() if name in _COUNTS}
+        known |= {name: round(value, 3) for name, value in stats.items() if name in _FIGURES}
+        return [ConnectionStats(event_id=self._ids.event(), **known)]
 
     def limits(self, max_ms: int, remaining_ms: int, context_tokens: int, context_tokens_max: int) -> list[ServerEvent]:
         """Tell what the session may use (group ``limits``); a maximum of 0 tokens means that there is none."""

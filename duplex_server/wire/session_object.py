@@ -35,7 +35,7 @@ __all__ = [
     "VoiceId",
 ]
 
-OPT_IN_NAMES = frozenset({"unit", "playback", "limits", "overlap", "listen", "resume"})
+OPT_IN_NAMES = frozenset({"connection", "unit", "playback", "limits", "overlap", "listen", "resume"})
 """Groups of extension events that a client can ask for in ``session.extra_body.duplex_events``."""
 
 MAX_INSTRUCTIONS_CHARS = 65_536

@@ -12,6 +12,7 @@ from typing import Any
 Event = Mapping[str, Any]
 
 EXTENSIONS = {
+    "connection.stats",
     "context.compacted",
     "duplex.unit",
     "input_image.consumed",
@@ -130,6 +131,7 @@ class WireOracle:
             "rate_limits": self._limits,
             "overlap": self._extension,
             "playback": self._extension,
+            "connection": self._extension,
             "context": self._extension,
             "duplex": self._extension,
             "input_image": self._extension,

@@ -20,7 +20,7 @@ from duplex_server.transports.loopback import LoopbackPeer, LoopbackTransport, s
 from duplex_server.types import Pcm
 from duplex_server.wire.codec import decode_client, encode
 from duplex_server.wire.events import ClientEvent, SessionResume
-from duplex_server.wire.session_object import OPT_IN_NAMES
+from tests.session.stage import ASKED
 
 
 @dataclass
@@ -45,7 +45,7 @@ class ComingBack:
         transport = self._transport()
 
         async def begin() -> None:
-            await self.manager.serve(await self.manager.admit(), transport, Hello(opt_in=OPT_IN_NAMES))
+            await self.manager.serve(await self.manager.admit(), transport, Hello(opt_in=ASKED))
 
         self.tasks.create_task(begin())
 

@@ -125,6 +125,10 @@ class Stage:
         return max(at_s for at_s, pcm in self.peer.audio if np.abs(pcm).max() > 0.01)
 
 
+ASKED = OPT_IN_NAMES - {"connection"}
+"""What clients here want to be told; not what comes by the clock, between any two other events."""
+
+
 @asynccontextmanager
 async def staged(
     slot: ScriptedSlot | None = None,
@@ -135,6 +139,7 @@ async def staged(
     spec: ModelSpec = SPEC,
     checked: bool = True,
     shutdown_grace_s: float = 2.0,
+    opt_in: frozenset[str] = ASKED,
 ) -> AsyncIterator[Stage]:
     """Run a session; on leaving, the peer leaves, and the order of all events is held against the protocol."""
     slot = slot or ScriptedSlot()
@@ -153,7 +158,7 @@ async def staged(
     transport = LoopbackTransport(traits=traits)
     stage = Stage(slot, transport, manager, notes)
     async with manager, asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(manager.serve(await manager.admit(), transport, Hello(opt_in=OPT_IN_NAMES)))
+        serving = tasks.create_task(manager.serve(await manager.admit(), transport, Hello(opt_in=opt_in)))
         await asyncio.sleep(0)
         try:
             yield stage

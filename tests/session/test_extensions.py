@@ -198,3 +198,15 @@ def test_a_set_up_that_the_model_refuses_ends_nothing() -> None:
             assert stage.of("response.done")[0]["response"]["status"] == "completed"
 
     run(main())
+
+
+def test_how_media_gets_through_is_told_every_five_seconds() -> None:
+    async def main() -> None:
+        async with staged(opt_in=frozenset({"connection"})) as stage:
+            await asyncio.sleep(15.5)
+            told = stage.of("connection.stats")
+            assert len(told) == 3
+            assert told[-1]["lost_packets"] == 0
+            assert told[-1]["rtt_ms"] is None, "this connection does not know"
+
+    run(main())

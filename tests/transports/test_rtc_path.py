@@ -203,7 +203,7 @@ def test_a_packet_that_the_peer_misses_is_sent_again() -> None:
             await tap.dtls._send_rtp(bytes(request))
             await tap.until(lambda: number in [packet.sequence_number for packet in tap.rtp])
             (transport,) = served.manager.transports
-            assert transport.stats()["repeated_packets"] == 1
+            assert transport.stats()["resent_packets"] == 1
 
     run(scenario, manager=FakeManager(conversation=speak_when_asked))
 
@@ -234,7 +234,7 @@ def test_what_the_peer_loses_is_asked_for_if_it_would_answer_and_then_nothing_is
             await manager.until(lambda: len(manager.audio) > n_heard + 60)
             (transport,) = manager.transports
             assert any(isinstance(packet, Nack) for packet in tap.rtcp)
-            assert transport.stats()["asked_packets"] >= 7
+            assert transport.stats()["requested_packets"] >= 7
             assert transport.stats()["lost_packets"] <= 1, "a frozen machine may be late with one"
 
     run(scenario)

@@ -83,7 +83,7 @@ def test_a_new_session_shows_every_setting() -> None:
             "context_tokens_max": None,
             "examples": ["What time is it?"],
             "interruption_policies": ["guarded", "immediate", "model", "push_to_talk"],
-            "duplex_events": ["limits", "listen", "overlap", "playback", "resume", "unit"],
+            "duplex_events": ["connection", "limits", "listen", "overlap", "playback", "resume", "unit"],
         },
     }
 
