@@ -47,6 +47,9 @@ __all__ = ["PULSE_S", "SharedAdmission", "SharedTally", "SupervisorLink", "linke
 PULSE_S = 1.0
 """How often a gateway says that it lives, and whether it could take a session."""
 
+ASK_TIMEOUT_S = 10.0
+"""The supervisor does nothing that takes long; one that is silent for so long is stopped or starved."""
+
 
 class SupervisorLink:
     """The gateway's end of the channel. Made by :func:`linked`.
@@ -116,16 +119,19 @@ class SupervisorLink:
         """Ask for something under a number; returns when it is given.
 
         Raises:
-            CapacityError, Throttled, AuthError: it was refused.
+            CapacityError, Throttled, AuthError: it was refused; CapacityError, too, if no answer comes.
 
-        Cancelled, it may hold what it asked for: call :meth:`give_back`.
+        Then, and cancelled, it may hold what it asked for: call :meth:`give_back`.
         """
         if self._lost:
             raise CapacityError(1.0)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self.tell(message)
         try:
-            await answer
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await answer
+        except TimeoutError:
+            raise CapacityError(ASK_TIMEOUT_S) from None
         finally:
             del self._answers[number]
 

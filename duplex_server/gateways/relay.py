@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -22,6 +23,10 @@ from duplex_server.wire.ids import gateway_of
 
 __all__ = ["Relay"]
 
+_log = logging.getLogger(__name__)
+
+PAGE_TIMEOUT_S = 2.0
+"""A gateway that takes longer to tell its metrics is left out, before whoever asked has lost patience."""
 EVEN_ENOUGH = 2
 """So many sessions more than the emptiest gateway has, and the next call goes there: only its offer is carried."""
 OWNER_LOST = 1012
@@ -103,13 +108,16 @@ class Relay:
         await page.show(send)
 
     async def _page_of(self, number: int, scope: Scope) -> bytes | None:
-        """Return the metrics of another gateway; None if it has died meanwhile."""
+        """Return the metrics of another gateway; None if it has died meanwhile, or does not answer."""
         tunnel = await self._open(number, scope)
         if tunnel is None:
             return None
-        page = _Page()
+        page, done = _Page(), False
         try:
-            done = await tunnel.carry(_nothing_more, page.send)
+            async with asyncio.timeout(PAGE_TIMEOUT_S):
+                done = await tunnel.carry(_nothing_more, page.send)
+        except TimeoutError:
+            _log.warning("gateway %d does not tell its metrics", number)
         finally:
             tunnel.close()
         return page.body if done and page.status == 200 else None
@@ -118,7 +126,8 @@ class Relay:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        if query.get("autostart") == ["0"] and "call_id" not in query:
+        # vLLM-Omni's dialect (?duplex=1) resumes nothing, and its events are others.
+        if query.get("autostart") == ["0"] and not {"call_id", "duplex"} & query.keys():
             await self._first_word(scope, receive, send)
             return
         owner = self._owner(query.get("call_id", [""])[-1] or _call_in(scope["path"]))

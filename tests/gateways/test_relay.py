@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from duplex_server.config import Settings
+from duplex_server.gateways import relay
 from duplex_server.gateways.messages import pack
 from duplex_server.gateways.relay import Relay
 from duplex_server.gateways.tunnel import Message, Receive, Scope, Send, socket_of
@@ -336,6 +337,25 @@ def test_a_dead_gateway_is_left_out_of_the_metrics() -> None:
     scene(play)
 
 
+def test_a_gateway_that_does_not_answer_is_left_out_of_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "PAGE_TIMEOUT_S", 0.1)
+
+    async def play(both: Neighbours) -> None:
+        await both.gateways[0].tunnels.aclose()
+        connections: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_unix_server(
+            lambda _, writer: connections.append(writer), socket_of(both.folder, 0)
+        )
+        async with httpx2.AsyncClient(base_url=both.gateways[1].url) as http:
+            text = (await http.get("/metrics")).text
+        assert 'gateway="1"' in text and 'gateway="0"' not in text
+        server.close()
+        for writer in connections:
+            writer.close()
+
+    scene(play)
+
+
 def test_a_body_that_is_no_form_is_answered_as_ever() -> None:
     async def play(both: Neighbours) -> None:
         async with httpx2.AsyncClient(base_url=both.gateways[0].url) as http:
@@ -348,18 +368,18 @@ def test_a_body_that_is_no_form_is_answered_as_ever() -> None:
     scene(play)
 
 
-@pytest.mark.parametrize("query", ["", "?autostart=0"])
+@pytest.mark.parametrize("query", ["", "?autostart=0", "?autostart=0&duplex=1"])
 def test_text_goes_past_asgi_wherever_it_can(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
     over_asgi: list[str] = []
     receive = Relay.__call__
 
-    async def listen(relay: Relay, scope: Scope, receive_: Receive, send: Send) -> None:
+    async def listen(self: Relay, scope: Scope, receive_: Receive, send: Send) -> None:
         async def overhear() -> Message:
             message = await receive_()
             over_asgi.append(message.get("text") or message["type"])
             return message
 
-        await receive(relay, scope, overhear, send)
+        await receive(self, scope, overhear, send)
 
     monkeypatch.setattr(Relay, "__call__", listen)
 
@@ -370,5 +390,5 @@ def test_text_goes_past_asgi_wherever_it_can(query: str, monkeypatch: pytest.Mon
                 await read(socket, "session.heartbeat_ack")
 
     scene(play)
-    n_first = 1 if query else 0  # the first event is looked at
+    n_first = 1 if query == "?autostart=0" else 0  # the first event is looked at
     assert len([text for text in over_asgi if "beat" in text]) == n_first

@@ -10,6 +10,7 @@ import pytest
 
 from duplex_server.config import shown_digest
 from duplex_server.errors import AuthError, CapacityError
+from duplex_server.gateways import link as link_module
 from duplex_server.gateways.link import SupervisorLink
 from duplex_server.gateways.messages import Pulse
 from duplex_server.security import Gate, Grant, Throttled, Visitor
@@ -145,6 +146,22 @@ def test_a_lost_supervisor_stops_the_gateway_at_once() -> None:
                 await link.admission.enter(queue=False)
             await asyncio.wait_for(link.drained(), 1)
             assert link.stopping.is_set() and link.stopping_at_once.is_set() and not link.admission.ready
+
+    asyncio.run(main())
+
+
+def test_a_supervisor_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "ASK_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        async with hall() as opened:
+            link = await opened.open(0)
+            monkeypatch.setattr(opened.ledger, "hear", lambda number, message: None)
+            with pytest.raises(CapacityError):
+                await link.admission.enter(queue=False)
+            with pytest.raises(CapacityError):
+                await link.tally.begin("key", None, NOW_S)
+            assert link.admission.sessions_here == 0
 
     asyncio.run(main())
 
