@@ -23,6 +23,8 @@ _ZERO_CROSSINGS = 16
 """Half length of the filter in samples of the slower rate: 1 ms at 16 kHz."""
 _ROLL_OFF = 0.92
 """Pass band as a share of the slower rate's band; the window below is 60 dB down at the band's edge."""
+_BLOCK_SAMPLES = 1 << 16
+"""Most that is looked at in one go: each output sample takes some hundred bytes while it is computed."""
 _KAISER_BETA = 8.0
 """Source: Kaiser's formula, 0.1102 (A − 8.7) for A = 80 dB of stop-band attenuation, rounded."""
 
@@ -66,6 +68,12 @@ class StreamResampler:
         """
         if self._up == self._down:
             return pcm
+        if len(pcm) > _BLOCK_SAMPLES:
+            blocks = range(0, len(pcm), _BLOCK_SAMPLES)
+            parts = [
+                self.push(pcm[start : start + _BLOCK_SAMPLES], last=last and start == blocks[-1]) for start in blocks
+            ]
+            return np.concatenate(parts)
         tail = np.zeros(self._half if last else 0, np.float32)
         waiting = np.concatenate([self._carry, np.asarray(pcm, np.float32), tail])
         n_centres = len(waiting) - 2 * self._half + 1  # input samples whose neighbourhood is complete

@@ -5,6 +5,7 @@ Knows nothing about what is in the audio.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from duplex_server.errors import ClientError, LimitExceeded
@@ -17,8 +18,12 @@ from duplex_server.wire.requests import AppendAudio
 __all__ = ["Microphone"]
 
 
+_AT_ONCE_S = 1.0
+"""Sound that is brought to the model's rate in one go, which takes some milliseconds."""
+
+
 class Microphone:
-    """Put one session's input audio on its timeline."""
+    """Put one session's input audio on its timeline, a long append second by second, so that nobody waits for it."""
 
     def __init__(
         self,
@@ -40,12 +45,42 @@ class Microphone:
         self._note_refused = note_refused
         self._resampler = StreamResampler(INPUT_RATE_HZ, INPUT_RATE_HZ)
         self._refusing = False
+        self._backlog: deque[AppendAudio] = deque()  # bounded by what the timeline has room for
+        self._backlog_s = 0.0
 
     def put(self, audio: AppendAudio | MediaAudio) -> None:
         """Take audio from an event, or from a media track."""
         if isinstance(audio, MediaAudio):
             self._put(audio.pcm, audio.position_samples)
             return
+        length_s = len(audio.pcm) / audio.rate_hz
+        if not self._backlog and length_s <= _AT_ONCE_S:
+            self._bring(audio)
+        elif self._backlog_s + self._timeline.statistics.buffered / INPUT_RATE_HZ + length_s > self._ahead_s:
+            self._drop(length_s)
+        else:
+            step = int(_AT_ONCE_S * audio.rate_hz)
+            pieces = (audio.pcm[start : start + step] for start in range(0, len(audio.pcm), step))
+            self._backlog.extend(AppendAudio(piece, audio.rate_hz) for piece in pieces)
+            self._backlog_s += length_s
+
+    def digest(self) -> None:
+        """Bring the next second of what waits to the timeline; called once per tick."""
+        left_s = _AT_ONCE_S
+        while self._backlog and left_s > 0:
+            audio = self._backlog.popleft()
+            length_s = len(audio.pcm) / audio.rate_hz
+            left_s -= length_s
+            self._backlog_s = self._backlog_s - length_s if self._backlog else 0.0
+            self._bring(audio)
+
+    def clear(self) -> None:
+        """Drop what the model has not been given."""
+        self._backlog.clear()
+        self._backlog_s = 0.0
+        self._timeline.clear()
+
+    def _bring(self, audio: AppendAudio) -> None:
         if self._resampler.in_hz != audio.rate_hz:
             self._resampler = StreamResampler(audio.rate_hz, INPUT_RATE_HZ)
         self._put(self._resampler.push(audio.pcm), None)
@@ -53,8 +88,11 @@ class Microphone:
     def _put(self, pcm: Pcm, position_samples: int | None) -> None:
         if self._timeline.put(pcm, position_samples):
             self._refusing = False
-            return
-        self._note_refused(len(pcm) / INPUT_RATE_HZ)
+        else:
+            self._drop(len(pcm) / INPUT_RATE_HZ)
+
+    def _drop(self, length_s: float) -> None:
+        self._note_refused(length_s)
         if self._refusing:
             return
         self._refusing = True

@@ -171,7 +171,7 @@ class Session:
                 self._turns.taking = request.turn_taking
                 self._slot.configure(setup_of(request))
             case asked.ClearInput():
-                self._timeline.clear()
+                self._microphone.clear()
             case asked.CreateResponse():
                 if request.instructions:
                     self._add_text(request.instructions)
@@ -225,6 +225,7 @@ class Session:
             self._follow_attachment()
             clock.hold(self._paused or not self._attached)
             if not clock.paused:
+                self._microphone.digest()
                 for tick in self._timeline.take():
                     self._hear(tick)
                 self._voice.play(clock.tick_s)

@@ -35,6 +35,16 @@ def test_the_cut_of_the_stream_makes_no_difference(sizes: list[int], rates: tupl
     assert np.allclose(np.concatenate(parts), StreamResampler(*rates).push(noise, last=True), atol=1e-6)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_long_piece_is_what_many_short_ones_are(last: bool) -> None:
+    noise = np.random.default_rng(0).standard_normal(200_003).astype(np.float32)
+    stream = StreamResampler(24_000, 16_000)
+    parts = [stream.push(noise[start : start + 4800]) for start in range(0, len(noise), 4800)]
+    parts.append(stream.push(np.zeros(0, np.float32), last=last))
+    whole = StreamResampler(24_000, 16_000).push(noise, last=last)
+    assert np.allclose(np.concatenate(parts), whole, atol=1e-6)
+
+
 @pytest.mark.parametrize(("in_hz", "out_hz"), RATES)
 def test_what_has_come_is_handed_out_within_two_milliseconds(in_hz: int, out_hz: int) -> None:
     stream, n_in, n_out = StreamResampler(in_hz, out_hz), 0, 0
