@@ -93,6 +93,12 @@ class Speech:
     def length_s(self) -> float:
         return len(self.track.packets) / 50
 
+    @property
+    def middle_s(self) -> float:
+        """The middle of the sentence that is nearest to the track's, so that what is short does not hit a pause."""
+        middles_s = [(start_s + end_s) / 2 for start_s, end_s in self.spans_s]
+        return min(middles_s, key=lambda middle_s: abs(middle_s - self.length_s / 2))
+
 
 @dataclass(frozen=True, slots=True)
 class Endured:
@@ -157,16 +163,19 @@ async def _over(url: str, door: Door, name: str, condition: Condition, speech: S
     ):
         talking = tasks.create_task(talk([call], speech.track, []))
         began_s = time.monotonic()
-        bad, lost_share = await _spoil(relay, condition, speech.length_s, began_s)
+        bad, lost_share = await _spoil(relay, condition, speech, began_s)
         await asyncio.sleep(max(0.0, began_s + speech.length_s + _LAST_ECHO_S - time.monotonic()))
         talking.cancel()
     return _Raw(name, call, bad, lost_share)
 
 
-async def _spoil(relay: UdpRelay, condition: Condition, length_s: float, began_s: float) -> tuple[_Span, float]:
+async def _spoil(relay: UdpRelay, condition: Condition, speech: Speech, began_s: float) -> tuple[_Span, float]:
     """Make the network bad in the middle of a call; return when it was, and the share of packets lost."""
-    lasts_s = length_s / 2 if condition.lasts_s is None else condition.lasts_s
-    await asyncio.sleep(max(0.0, began_s + (length_s - lasts_s) / 2 - time.monotonic()))
+    if condition.lasts_s is None:
+        lasts_s, middle_s = speech.length_s / 2, speech.length_s / 2
+    else:
+        lasts_s, middle_s = condition.lasts_s, speech.middle_s
+    await asyncio.sleep(max(0.0, began_s + middle_s - lasts_s / 2 - time.monotonic()))
     taken, lost = relay.up.n_taken, relay.up.n_lost
     start_s = time.monotonic()
     relay.up.impairment = condition.impairment
