@@ -252,12 +252,14 @@ def matches(sent: Pcm, departures_s: Times, heard: Pcm, arrivals_s: Times, *, mo
 def holes_s(sent: Pcm, heard: Pcm, found: Sequence[Match], first: int, last: int) -> float:
     """Return how long nothing was heard where, by what was sent, somebody was in the middle of speaking.
 
-    Finds also what packets do not show: silence that a server put in because it had nothing else.
+    Finds also what packets do not show: silence that a server put in because it had nothing else. Where silence belongs
+    is told by the pieces found before and after it; both must say that it lies within speech, so that a pause whose
+    length has changed does not count.
 
     Args:
         sent: float32, 8 kHz, as in :func:`matches`.
         heard: float32, 8 kHz.
-        found: pieces of the one in the other, in order; each tells where its neighbourhood belongs.
+        found: pieces of the one in the other, in order.
         first: where to begin in what was heard, samples.
         last: where to end.
     """
@@ -266,13 +268,17 @@ def holes_s(sent: Pcm, heard: Pcm, found: Sequence[Match], first: int, last: int
     loud_sent = _levels_db(sent) >= _LOUD_DB
     within_speech = loud_sent & np.roll(loud_sent, 1) & np.roll(loud_sent, -1)
     shifts = np.array([match.shift_samples for match in found])
-    centres = shifts + np.array([match.origin_samples for match in found])
+    starts = shifts + np.array([match.origin_samples for match in found])
     slots = np.arange(max(0, first) // _PACKET_SAMPLES, min(last, len(heard)) // _PACKET_SAMPLES)
     silent = slots[_levels_db(heard)[slots] < _SILENT_DB]
-    nearest = np.abs(centres[None, :] - silent[:, None] * _PACKET_SAMPLES).argmin(axis=1)
-    origins = (silent * _PACKET_SAMPLES - shifts[nearest]) // _PACKET_SAMPLES
-    inside = (origins >= 0) & (origins < len(within_speech))
-    return float(np.sum(within_speech[origins[inside]]) * PACKET_S)
+    following = np.searchsorted(starts, silent * _PACKET_SAMPLES)
+    counts = np.ones(len(silent), np.bool_)
+    for neighbour in (following - 1, following):
+        shift = shifts[np.clip(neighbour, 0, len(found) - 1)]
+        origins = (silent * _PACKET_SAMPLES - shift) // _PACKET_SAMPLES
+        inside = (origins >= 0) & (origins < len(within_speech))
+        counts &= inside & within_speech[np.where(inside, origins, 0)]
+    return float(np.sum(counts) * PACKET_S)
 
 
 def _find(track: Pcm, piece: Pcm) -> int | None:

@@ -130,6 +130,18 @@ def test_silence_within_speech_is_a_hole_and_silence_within_a_pause_is_not() -> 
     assert holes_s(sent, sent, [], 0, len(sent)) == 0
 
 
+def test_a_pause_that_has_become_shorter_or_longer_is_no_hole() -> None:
+    sent = voice(8.0)
+    sent[24_000:28_000] = 0
+    times_s = np.arange(len(sent) // 160) * 0.02
+    longer = np.concatenate([sent[:26_000], np.zeros(1_600, np.float32), sent[26_000:]])[: len(sent)]
+    shorter = np.concatenate([sent[:25_000], sent[27_000:], np.zeros(2_000, np.float32)])
+    for heard in (longer, shorter):
+        found = matches(sent, times_s, heard, times_s + 0.3, most_s=2.0)
+        assert len(found) > 20
+        assert holes_s(sent, heard, found, 0, len(heard)) == 0
+
+
 def test_another_sound_is_not_taken_for_what_was_sent() -> None:
     sent = voice(4.0)
     times_s = np.arange(len(sent) // 160) * 0.02
