@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 
-from duplex_server.metrics import Metrics, watch_loop
+from prometheus_client.parser import text_string_to_metric_families
+
+from duplex_server.metrics import Metrics, merged, watch_loop
 from duplex_server.session.observer import SessionObserver
 from duplex_server.transports.observer import TransportObserver
 from tests.helpers.virtual_time import run
@@ -129,3 +132,30 @@ def test_what_the_network_does_to_media_is_counted() -> None:
     assert 'duplex_media_rtt_seconds_bucket{le="0.05"} 2.0' in lines
     assert "duplex_media_jitter_seconds_count 0.0" in lines
     assert "duplex_media_patience_seconds_sum 0.04" in lines
+
+
+def test_pages_of_several_gateways_are_one_page() -> None:
+    pages = {}
+    for number in range(2):
+        metrics = Metrics()
+        metrics.add_gauge("sessions", "Conversations now.", lambda number=number: number)  # type: ignore[misc]
+        metrics.connection_closed("websocket", 'a "quoted" {reason} # gateway')
+        metrics.response_began(0.3 + number)
+        pages[number] = metrics.render()
+    whole = [
+        (family.name, sample.labels, sample.value)
+        for family in text_string_to_metric_families(merged(pages).decode())
+        for sample in family.samples
+    ]
+    for number, page in pages.items():
+        own = [
+            (family.name, {**sample.labels, "gateway": str(number)}, sample.value)
+            for family in text_string_to_metric_families(page.decode())
+            for sample in family.samples
+        ]
+        assert all(sample in whole for sample in own)
+    assert len(whole) == sum(
+        len(family.samples) for page in pages.values() for family in text_string_to_metric_families(page.decode())
+    )
+    names = re.findall(r"^# TYPE (\S+)", merged(pages).decode(), re.MULTILINE)
+    assert len(names) == len(set(names))
