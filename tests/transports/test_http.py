@@ -289,6 +289,18 @@ def test_an_allowed_page_may_call_and_read_where_its_call_is() -> None:
     run(scenario, settings=Settings(allowed_origins=(APP,)))
 
 
+def test_an_allowed_page_may_ask_whether_there_is_a_server_before_it_opens_a_websocket() -> None:
+    """Browsers ask the person about servers on their own machine when a page fetches, and not always for a WebSocket."""
+
+    async def scenario(served: Served, http: httpx2.AsyncClient) -> None:
+        for origin, allowed in ((APP, APP), ("https://evil.example", None)):
+            answer = await http.get("/readyz", headers={"Origin": origin})
+            assert answer.status_code == 200
+            assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+    run(scenario, settings=Settings(allowed_origins=(APP,)))
+
+
 def test_other_pages_may_not() -> None:
     async def scenario(served: Served, http: httpx2.AsyncClient) -> None:
         evil = {"Origin": "https://evil.example"}
