@@ -290,7 +290,7 @@ def test_an_allowed_page_may_call_and_read_where_its_call_is() -> None:
 
 
 def test_an_allowed_page_may_ask_whether_there_is_a_server_before_it_opens_a_websocket() -> None:
-    """Browsers ask the person about servers on their own machine when a page fetches, and not always for a WebSocket."""
+    """Browsers ask people about servers on their own machine when a page fetches, and not always for a WebSocket."""
 
     async def scenario(served: Served, http: httpx2.AsyncClient) -> None:
         for origin, allowed in ((APP, APP), ("https://evil.example", None)):
