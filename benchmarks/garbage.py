@@ -17,6 +17,7 @@ _LONGEST = 1500
 _MAGIC_COOKIE = 0x2112A442  # RFC 8489 §5
 _STUN_ATTRIBUTES = (0x0001, 0x0006, 0x0008, 0x0009, 0x000D, 0x0020, 0x0024, 0x0025, 0x8022, 0x8028, 0x8029, 0x802A)
 _DTLS_TYPES = (20, 21, 22, 23, 24, 25, 26)  # change cipher, alert, handshake, data, heartbeat, connection id, ack
+_RTP_TYPES = (*range(64), *range(96, 128))  # the others, marked, are reports (RFC 5761 §4)
 _RTCP_TYPES = (*range(192, 196), *range(200, 208), 223)
 
 
@@ -78,7 +79,7 @@ class Garbage:
     def sealed_rtp(self) -> bytes:
         """An RTP packet from the peer itself: any type, any number, any payload."""
         packet = RtpPacket(
-            self._dice.randrange(128),
+            self._dice.choice(_RTP_TYPES),
             self._dice.random() < 0.5,
             self._dice.randrange(65536),
             self._dice.getrandbits(32),
@@ -86,7 +87,7 @@ class Garbage:
             self._dice.randbytes(self._dice.choice((0, 1, 3, 40, 120, 1200))),
         )
         header = bytearray(write_rtp(packet))
-        if not 64 <= packet.payload_type < 96 and self._dice.random() < 0.3:  # those would be reports
+        if self._dice.random() < 0.3:
             header[0] |= self._dice.choice(
                 (0x10, 0x20, 0x01, 0x0F)
             )  # an extension, padding, sources that are not there
