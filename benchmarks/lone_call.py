@@ -46,15 +46,15 @@ class _Tone(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._n = 0
+        self.n_sent = 0
         self._began_s = asyncio.get_running_loop().time()
 
     async def recv(self) -> av.AudioFrame:
-        await asyncio.sleep(self._began_s + self._n / _RATE_HZ - asyncio.get_running_loop().time())
-        phase = 2 * np.pi * _HZ * (self._n + np.arange(960)) / _RATE_HZ
+        await asyncio.sleep(self._began_s + self.n_sent / _RATE_HZ - asyncio.get_running_loop().time())
+        phase = 2 * np.pi * _HZ * (self.n_sent + np.arange(960)) / _RATE_HZ
         frame = av.AudioFrame.from_ndarray((10_000 * np.sin(phase)).astype(np.int16)[None], layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = _RATE_HZ, self._n, fractions.Fraction(1, _RATE_HZ)
-        self._n += 960
+        frame.sample_rate, frame.pts, frame.time_base = _RATE_HZ, self.n_sent, fractions.Fraction(1, _RATE_HZ)
+        self.n_sent += 960
         return frame
 
 
@@ -81,11 +81,12 @@ class LoneCall:
         self.n_answers = 0
         self._channel = self.caller.createDataChannel(CHANNEL)
         self._channel.on("message", self._take_message)
+        self._tone = _Tone()
         self._track: MediaStreamTrack | None = None
         self.caller.on("track", self._take_track)
 
     async def connect(self, on_offer: Callable[[str], str], on_answer: Callable[[str], str]) -> None:
-        self.caller.addTrack(_Tone())
+        self.caller.addTrack(self._tone)
         await self.caller.setLocalDescription(await self.caller.createOffer())
         answer = await self.transport.answer(on_offer(self.caller.localDescription.sdp))
         for protocol in self._protocols:
@@ -99,6 +100,11 @@ class LoneCall:
         pair = self._path._nominated[1]
         host, port = pair.remote_addr
         return host, port
+
+    @property
+    def n_spoken(self) -> int:
+        """Samples that the caller has sent, 48 kHz; on a busy machine fewer than time would allow."""
+        return self._tone.n_sent
 
     @property
     def n_rejected(self) -> int:

@@ -128,7 +128,7 @@ async def endure(call: LoneCall, seed: int, n_packets: int, progress: Progress |
     kinds = (*KINDS, *SEALED_KINDS)
     gc.collect()
     memory_bytes = psutil.Process(os.getpid()).memory_info().rss
-    began_s, heard, heard_back = time.perf_counter(), call.n_heard, call.n_heard_back
+    began_s, heard, heard_back, spoken = time.perf_counter(), call.n_heard, call.n_heard_back, call.n_spoken
     for number in range(1, n_packets + 1):
         kind = dice.choice(kinds)
         stranger = kind in KINDS and dice.random() < 0.5
@@ -141,7 +141,7 @@ async def endure(call: LoneCall, seed: int, n_packets: int, progress: Progress |
     gc.collect()
     return Endurance(
         n_packets,
-        (call.n_heard - heard) / INPUT_RATE_HZ / took_s,
+        (call.n_heard - heard) / INPUT_RATE_HZ / max(1, call.n_spoken - spoken) * 48_000,
         (call.n_heard_back - heard_back) / 48_000 / took_s,
         psutil.Process(os.getpid()).memory_info().rss - memory_bytes,
     )
