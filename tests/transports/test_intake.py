@@ -129,6 +129,7 @@ def test_a_cancelled_reader_loses_nothing() -> None:
 def test_a_function_is_called_with_what_messages_mean_in_the_moment_they_come() -> None:
     async def scenario() -> None:
         intake = Intake(1000, RealtimeDialect())
+        intake.listen()
         taken: list[Received] = []
         for _ in range(MAX_ITEMS + 7):
             intake.put_message(HEARTBEAT)
