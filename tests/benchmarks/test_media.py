@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.media_call import Call
 from benchmarks.media_echo import _Echo
-from benchmarks.media_load import Plan, measure
+from benchmarks.media_load import Plan, measure, said_s
 from benchmarks.media_loss import Endured, words_share
 from benchmarks.media_mirror import MirrorModel
 from benchmarks.media_report import Outcome, capacity_rows, loss_rows, markdown, plot
@@ -38,6 +39,19 @@ def test_two_callers_of_our_transport_hear_themselves_soon_and_without_gaps() ->
     assert step.delay_p50_s is not None and 0.005 < step.delay_p50_s < 1.0
     assert step.gap_share < 0.5, "sound came back, on whatever machine"
     assert step.cpu_ms > 0 and step.connect_s > 0 and step.load_share > 0
+
+
+def test_what_a_caller_said_is_counted_by_what_left() -> None:
+    async def main() -> None:
+        call = Call(listens=False, first=3)
+        call.departures_s.extend(10 + 0.02 * number for number in range(20))
+        active = np.array([0.02, 0.0, 0.0, 0.02])
+        assert said_s(call, active, 10.0, 10.2) == pytest.approx(0.02 * 6)
+        assert said_s(call, active, 10.001, 10.05) == pytest.approx(0.02)
+        assert said_s(call, active, 11.0, 12.0) == 0
+        await call.close()
+
+    asyncio.run(main())
 
 
 def test_what_a_browser_sends_is_the_sound_again() -> None:
