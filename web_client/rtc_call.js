@@ -88,11 +88,18 @@ export class RtcCall {
    * @throws {ConnectError}
    */
   async dial(query, session, signal) {
-    await this.peer.setLocalDescription(await this.peer.createOffer());
+    await this.describe();
     await gathered(this.peer);
     const sdp = await this.post(`${CALLS}${query}`, session, signal);
     if (this.closed) this.hangUp();
     else await this.peer.setRemoteDescription({ type: "answer", sdp });
+  }
+
+  /** Make an offer, and begin to look for ways to the server. */
+  async describe() {
+    const offer = await this.peer.createOffer();
+    const repaired = { type: offer.type, sdp: withRepair(offer.sdp ?? "") };
+    await this.peer.setLocalDescription(repaired).catch(() => this.peer.setLocalDescription(offer));
   }
 
   /**
@@ -150,7 +157,7 @@ export class RtcCall {
   async restart() {
     try {
       this.peer.restartIce();
-      await this.peer.setLocalDescription();
+      await this.describe();
       await gathered(this.peer);
       const sdp = await this.post(this.path, null, AbortSignal.timeout(HEAL_LIMIT_MS));
       await this.peer.setRemoteDescription({ type: "answer", sdp });
@@ -208,4 +215,14 @@ function gathered(peer) {
       resolve();
     });
   });
+}
+
+/**
+ * Offer to send lost packets of sound again: browsers can, and do it for pictures only unless they are told.
+ *
+ * @param {string} sdp
+ * @returns {string}
+ */
+function withRepair(sdp) {
+  return sdp.replace(/^(a=rtpmap:(\d+) opus\/48000.*\r\n)/m, "$1a=rtcp-fb:$2 nack\r\n");
 }

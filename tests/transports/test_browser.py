@@ -46,7 +46,9 @@ async function post(path, description) {
 }
 
 async function negotiate(options) {
-  await peer.setLocalDescription(await peer.createOffer(options));
+  const {type, sdp} = await peer.createOffer(options);
+  const repair = (map, number) => window.repairs ? `${map}a=rtcp-fb:${number} nack\\r\\n` : map;
+  await peer.setLocalDescription({type, sdp: sdp.replace(/a=rtpmap:(\\d+) opus\\/48000.*\\r\\n/, repair)});
   await post(call ?? "/v1/realtime/calls", peer.localDescription);  // at once: the offer has no candidates yet
 }
 
@@ -230,5 +232,39 @@ def test_a_browser_changes_its_call_while_it_stands(folder: Path) -> None:
             await until(page, "events.length === 3")
             n_audio = len(manager.audio)
             await manager.until(lambda: len(manager.audio) > n_audio + 25)
+
+    run(main())
+
+
+def test_a_browser_that_offers_it_sends_lost_sound_again(folder: Path) -> None:
+    """As our page does."""
+
+    async def main() -> None:
+        async with serving(FakeManager(), page_folder=folder) as served, browsing(served) as page:
+            await page.evaluate("window.repairs = true")
+            await page.evaluate("connect('')")
+            await until(page, "channel.readyState === 'open'")
+            manager = served.manager
+            await manager.until(lambda: len(manager.audio) > 5)
+            (transport,) = manager.transports
+            assert isinstance(transport, WebRtcTransport)
+            assert isinstance(transport._media, MediaPath)
+            tap = transport._media._tap
+            assert tap is not None
+            take, seen = tap._take, set[bytes]()
+
+            def lose_every_tenth(data: bytes) -> None:
+                is_sound = not 192 <= data[1] <= 223
+                first_time = data[2:4] not in seen
+                seen.add(data[2:4])
+                if not (is_sound and first_time and data[3] % 10 == 0):
+                    take(data)
+
+            vars(tap)["_take"] = lose_every_tenth
+            n_heard = len(manager.audio)
+            await manager.until(lambda: len(manager.audio) > n_heard + 150)
+            stats = transport.stats()
+            assert stats["requested_packets"] >= 10
+            assert stats["lost_packets"] <= 0.3 * stats["requested_packets"]
 
     run(main())

@@ -102,7 +102,9 @@ class FakePeer {
     return { receiver: { getSynchronizationSources: sources }, sender: {} };
   }
 
-  async createOffer() {}
+  async createOffer() {
+    return { type: "offer", sdp: "" };
+  }
   async setLocalDescription() {}
   async setRemoteDescription() {}
   restartIce() {}
