@@ -60,16 +60,20 @@ class _Echoes:
             transport.send(event)
         chunk_samples = transport.traits.chunk_ms * OUTPUT_RATE_HZ // 1000
         waiting: list[Pcm] = []
+        n_waiting = 0
 
         def take(received: Received) -> None:
-            assert not isinstance(received, MediaAudio | MediaFrame | Exception), received
+            nonlocal n_waiting
+            assert not isinstance(received, (MediaAudio, MediaFrame, Exception)), received
             for request in dialogue.receive(received).requests:
                 assert isinstance(request, AppendAudio)
                 waiting.append(request.pcm)
-                if sum(map(len, waiting)) >= chunk_samples:  # as a session's voice does it
+                n_waiting += len(request.pcm)
+                if n_waiting >= chunk_samples:  # as a session's voice does it
                     for event in dialogue.audio(_TURN, np.concatenate(waiting)):
                         transport.send(event)
                     waiting.clear()
+                    n_waiting = 0
 
         await transport.events().for_each(take)
         await transport.close()

@@ -6,7 +6,7 @@ Knows nothing about where it came from.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from duplex_server.errors import ClientError, InvalidEvent, LimitExceeded
 from duplex_server.session.transport import MediaAudio, MediaFrame, Received
@@ -34,7 +34,7 @@ class Intake:
     def __init__(self, max_message_bytes: int, dialect: Dialect) -> None:
         self._max_message_bytes = max_message_bytes
         self._dialect = dialect
-        self._decoded: deque[ClientEvent] = deque()  # bounded by what a dialect makes of one message
+        self._decoded: deque[ClientEvent | InvalidEvent] = deque()  # bounded by what a dialect makes of one message
         # When full, messages are dropped and the peer is told once; media is dropped silently, which leaves a hole.
         self._mailbox: Mailbox[str | Received] = Mailbox(limit_items=MAX_ITEMS, limit_bytes=2 * max_message_bytes)
         self._n_dropped = 0
@@ -94,8 +94,7 @@ class Intake:
             item = await anext(self._mailbox)
             if not isinstance(item, str):
                 return item
-            if (error := self._decode(item)) is not None:
-                return error
+            self._decoded.extend(self._meant(item))
         return self._decoded.popleft()
 
     async def for_each(self, take: Callable[[Received], None]) -> None:
@@ -108,8 +107,12 @@ class Intake:
         def take_item(item: str | Received) -> None:
             if not isinstance(item, str):
                 take(item)
-            elif (error := self._decode(item)) is not None:
-                take(error)
+                return
+            events = self._meant(item)
+            if len(events) == 1:
+                take(events[0])
+                return
+            self._decoded.extend(events)
             while self._decoded:
                 take(self._decoded.popleft())
 
@@ -119,13 +122,12 @@ class Intake:
             take(self._decoded.popleft())
         await self._mailbox.for_each(take_item)
 
-    def _decode(self, message: str) -> InvalidEvent | None:
-        """Decode a message for those who take; return what is wrong with it, if anything is."""
+    def _meant(self, message: str) -> Sequence[ClientEvent | InvalidEvent]:
+        """Return what a message asks for, or what is wrong with it."""
         try:
-            self._decoded.extend(self._dialect.receive(message, max_bytes=self._max_message_bytes))
+            return self._dialect.receive(message, max_bytes=self._max_message_bytes)
         except InvalidEvent as error:
-            return error
-        return None
+            return (error,)
 
     def _told_of_dropped(self) -> LimitExceeded:
         n_dropped, self._n_dropped = self._n_dropped, 0

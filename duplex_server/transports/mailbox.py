@@ -51,7 +51,8 @@ class Mailbox(Generic[T]):
             return False
         self._waiting.append((item, n_bytes))
         self._n_bytes += n_bytes
-        self._wake()
+        if self._arrival is not None:
+            self._wake()
         return True
 
     def drop_oldest(self) -> None:

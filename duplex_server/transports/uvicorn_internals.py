@@ -16,6 +16,12 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 from websockets.protocol import State
+from websockets.streams import StreamReader
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # built without its C code
+    from websockets.utils import apply_mask
 
 __all__ = ["DIRECT_TEXT", "DirectText", "direct_text", "websocket_protocol"]
 
@@ -23,6 +29,10 @@ _log = logging.getLogger(__name__)
 
 KNOWN = "0.54."
 """Beginning of the versions whose insides are known."""
+
+_FINAL_TEXT = 0x81
+_MASKED = 0x80
+_LENGTH_FOLLOWS = 126
 
 DIRECT_TEXT = "duplex_server.direct_text"
 """Names a :class:`DirectText` among the extensions of a connection's ASGI scope."""
@@ -86,6 +96,33 @@ class _DirectProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         return True
 
+    def data_received(self, data: bytes) -> None:
+        if self._take is None or (text := self._whole_text(data)) is None:
+            super().data_received(data)
+        else:
+            self._take(text)
+
+    def _whole_text(self, data: bytes) -> str | None:
+        """Return the text of a chunk that is one whole message of up to 64 KiB (RFC 6455 §5.2), as most are.
+
+        None leaves it to the library, whose parser takes chunks of any kind, and several times as long for them.
+        """
+        n_bytes = len(data)
+        if n_bytes < 8 or data[0] != _FINAL_TEXT:
+            return None
+        begin, length = 6, data[1] - _MASKED
+        if length == _LENGTH_FOLLOWS:
+            begin, length = 8, data[2] << 8 | data[3]
+        conn = self.conn
+        if n_bytes != begin + length or data[1] > _MASKED | _LENGTH_FOLLOWS or conn.state is not State.OPEN:
+            return None
+        if conn.extensions or conn.current_size is not None or not _at_frame(conn.parser):
+            return None
+        try:
+            return apply_mask(memoryview(data)[begin:], data[begin - 4 : begin]).decode()
+        except UnicodeDecodeError:
+            return None
+
     def send_receive_event_to_app(self) -> None:
         if self._take is None or self.curr_msg_data_type != "text" or self.close_sent:
             super().send_receive_event_to_app()
@@ -97,3 +134,12 @@ class _DirectProtocol(WebSocketsSansIOProtocol):
             return
         self.frames = []
         self._take(text)
+
+
+def _at_frame(parser: Any) -> bool:
+    """Whether a connection's parser, which has read all that came, waits for a frame's first byte, not within one."""
+    waiting = parser.gi_yieldfrom  # Protocol.parse within ServerProtocol.parse
+    return waiting is not None and waiting.gi_yieldfrom.gi_code is _BETWEEN_FRAMES
+
+
+_BETWEEN_FRAMES = StreamReader.at_eof.__code__
