@@ -104,7 +104,7 @@ def test_lost_packets_are_asked_for_and_come() -> None:
         before = len(call.heard)
         await packets(relay, 150)
         stats = call.transport.stats()
-        assert stats["asked_packets"] >= 5
+        assert stats["requested_packets"] >= 5
         assert relay.up.n_lost >= 5
         assert stats["lost_packets"] < relay.up.n_lost / 2
         assert covered(call.heard[before:]) > 0.97
