@@ -44,6 +44,7 @@ __all__ = [
     "SessionExpired",
     "SlowPeer",
     "TransportError",
+    "first_error",
 ]
 
 
@@ -258,3 +259,9 @@ class SlowPeer(TransportError):
 
     def __str__(self) -> str:
         return f"the peer does not read: {self.queued_bytes} bytes are waiting for it"
+
+
+def first_error(group: BaseExceptionGroup[DuplexError]) -> DuplexError:
+    """Return the error to tell of those that ended a task group, which may hold groups itself."""
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first

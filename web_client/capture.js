@@ -7,10 +7,10 @@
  * @typedef {{ type: "levels", rms: number[] } | { type: "chunk", samples: Int16Array }} CaptureReport
  */
 
-import { rms, toInt16 } from "./pcm.js";
+import { toInt16 } from "./pcm.js";
 import { StreamResampler } from "./resample.js";
+import { SliceMeter } from "./slice_meter.js";
 import { WIRE_RATE_HZ } from "./wire.js";
-import { SLICE_MS, SLICES_PER_REPORT } from "./worklet_names.js";
 
 /** Length of the pieces in which samples are handed out: the server's clock ticks every 20 ms; two halve the messages. */
 const CHUNK_MS = 40;
@@ -23,10 +23,7 @@ export class Capture {
   constructor(rateHz, report) {
     this.rateHz = rateHz;
     this.report = report;
-    this.slice = new Float32Array(Math.round((rateHz * SLICE_MS) / 1000));
-    this.sliceFill = 0;
-    /** @type {number[]} */
-    this.levels = [];
+    this.meter = new SliceMeter(rateHz, (levels) => this.report({ type: "levels", rms: levels }));
     /** @type {StreamResampler | null} only while samples are wanted */
     this.resampler = null;
     this.chunk = new Float32Array((WIRE_RATE_HZ * CHUNK_MS) / 1000);
@@ -44,26 +41,8 @@ export class Capture {
     const block = channels[0];
     if (!block) return;
     const mono = channels.length > 1 ? mixDown(channels) : block;
-    this.measure(mono);
+    this.meter.push(mono);
     if (this.resampler) this.collect(this.resampler.push(mono));
-  }
-
-  /** @param {Float32Array} samples */
-  measure(samples) {
-    let rest = samples;
-    while (rest.length > 0) {
-      const part = rest.subarray(0, this.slice.length - this.sliceFill);
-      this.slice.set(part, this.sliceFill);
-      this.sliceFill += part.length;
-      rest = rest.subarray(part.length);
-      if (this.sliceFill === this.slice.length) {
-        this.sliceFill = 0;
-        this.levels.push(rms(this.slice));
-        if (this.levels.length < SLICES_PER_REPORT) continue;
-        this.report({ type: "levels", rms: this.levels });
-        this.levels = [];
-      }
-    }
   }
 
   /** @param {Float32Array} samples */

@@ -12,17 +12,14 @@
  */
 
 import { PlayoutBuffer } from "./playout_buffer.js";
-import { rms } from "./pcm.js";
-import { PLAYBACK_PROCESSOR, SLICE_MS, SLICES_PER_REPORT } from "./worklet_names.js";
+import { SliceMeter } from "./slice_meter.js";
+import { PLAYBACK_PROCESSOR } from "./worklet_names.js";
 
 class PlaybackProcessor extends AudioWorkletProcessor {
   constructor() {
     super();
     this.buffer = new PlayoutBuffer(sampleRate);
-    this.slice = new Float32Array(Math.round((sampleRate * SLICE_MS) / 1000));
-    this.sliceFill = 0;
-    /** @type {number[]} */
-    this.levels = [];
+    this.meter = new SliceMeter(sampleRate, (levels) => this.tellLevels(levels));
     this.port.onmessage = (message) => this.obey(message.data);
   }
 
@@ -60,26 +57,14 @@ class PlaybackProcessor extends AudioWorkletProcessor {
     if (!first) return true;
     this.buffer.render(first);
     for (const channel of channels.slice(1)) channel.set(first);
-    this.measure(first);
+    this.meter.push(first);
     return true;
   }
 
-  /** @param {Float32Array} samples */
-  measure(samples) {
-    let rest = samples;
-    while (rest.length > 0) {
-      const part = rest.subarray(0, this.slice.length - this.sliceFill);
-      this.slice.set(part, this.sliceFill);
-      this.sliceFill += part.length;
-      rest = rest.subarray(part.length);
-      if (this.sliceFill < this.slice.length) continue;
-      this.sliceFill = 0;
-      this.levels.push(rms(this.slice));
-      if (this.levels.length < SLICES_PER_REPORT) continue;
-      const position = this.buffer.position ? { ...this.buffer.position } : null;
-      this.tell({ type: "report", rms: this.levels, position, happenings: this.buffer.takeHappenings() });
-      this.levels = [];
-    }
+  /** @param {number[]} levels */
+  tellLevels(levels) {
+    const position = this.buffer.position ? { ...this.buffer.position } : null;
+    this.tell({ type: "report", rms: levels, position, happenings: this.buffer.takeHappenings() });
   }
 }
 

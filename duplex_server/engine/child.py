@@ -21,7 +21,6 @@ from duplex_server.engine.messages import (
     Boot,
     CancelTurn,
     Command,
-    FrameBuffer,
     Logged,
     Report,
     decode_boot,
@@ -31,6 +30,7 @@ from duplex_server.engine.messages import (
 )
 from duplex_server.engine.runner import Runner
 from duplex_server.errors import ModelLoadError
+from duplex_server.frames import FrameBuffer
 from duplex_server.models.base import Model
 
 __all__ = ["main"]

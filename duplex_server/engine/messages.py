@@ -9,14 +9,13 @@ pair between this server and its own child processes, both from the same source 
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelError
+from duplex_server.frames import framed
 from duplex_server.types import ModelOutput, ModelSpec, SessionSetup, Unit
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "CloseRow",
     "Command",
     "Died",
-    "FrameBuffer",
     "LoadFailed",
     "Loaded",
     "Logged",
@@ -172,11 +170,6 @@ class RowFailed(msgspec.Struct, array_like=True, frozen=True, tag=19):
 Command = OpenRow | TakeUnit | CloseRow
 Report = Loaded | LoadFailed | RowOpened | RowFailed | RowClosed | Said | Stepped | Died | Logged
 
-MAX_FRAME_BYTES = 512 * 1024 * 1024
-"""A longer frame is a broken stream. 16 rows with 4 units of one 448 × 448 picture each are 40 MB."""
-
-_LENGTH = struct.Struct("<I")
-
 
 def _lower(array: object) -> object:
     if not isinstance(array, np.ndarray):
@@ -205,67 +198,10 @@ decode_boot = msgspec.msgpack.Decoder(list[Boot]).decode
 
 
 def encode(messages: list[Any]) -> bytearray:
-    """Return one frame: the length of what follows, 4 bytes, little endian, and the messages.
+    """Return one frame of messages; see :mod:`duplex_server.frames`.
 
     Raises:
         TypeError: an array has another type or number of dimensions than :mod:`duplex_server.types` says, or an
             option of :class:`Boot` is not a plain value.
     """
-    frame = bytearray(_LENGTH.size)
-    _encoder.encode_into(messages, frame, _LENGTH.size)
-    _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
-    return frame
-
-
-T = TypeVar("T")
-
-
-class FrameBuffer(Generic[T]):
-    """Turns what a stream socket received into messages, without copying what arrives whole.
-
-    Args:
-        decode: makes the messages of one frame.
-    """
-
-    def __init__(self, decode: Callable[[memoryview], list[T]]) -> None:
-        self._decode = decode
-        self._buffer = bytearray(64 * 1024)
-        self._end = 0
-
-    def space(self) -> memoryview:
-        """Return where the next bytes go; never empty. Let go of it before :meth:`filled` is called."""
-        return memoryview(self._buffer)[self._end :]
-
-    def filled(self, n_bytes: int) -> list[T]:
-        """Return the messages that are complete now that ``n_bytes`` were written to :meth:`space`.
-
-        Raises:
-            ValueError: the bytes are not messages; the stream is of no further use.
-        """
-        self._end += n_bytes
-        messages: list[T] = []
-        start = 0
-        needed = _LENGTH.size
-        view = memoryview(self._buffer)
-        while self._end - start >= _LENGTH.size:
-            (n_payload,) = _LENGTH.unpack_from(view, start)
-            if n_payload > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {n_payload} bytes")
-            needed = _LENGTH.size + n_payload
-            if self._end - start < needed:
-                break
-            messages += self._decode(view[start + _LENGTH.size : start + needed])
-            start += needed
-            needed = _LENGTH.size
-        self._make_room(start, needed)
-        return messages
-
-    def _make_room(self, start: int, needed: int) -> None:
-        rest = self._end - start
-        if needed > len(self._buffer):
-            grown = bytearray(needed)
-            grown[:rest] = memoryview(self._buffer)[start : self._end]
-            self._buffer = grown
-        elif start and rest:
-            self._buffer[:rest] = self._buffer[start : self._end]
-        self._end = rest
+    return framed(_encoder.encode_into, messages)

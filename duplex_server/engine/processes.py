@@ -19,11 +19,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from duplex_server.engine.messages import Boot, CancelTurn, Command, FrameBuffer, Report, decode_reports, encode
+from duplex_server.engine.messages import Boot, CancelTurn, Command, Report, decode_reports, encode
 from duplex_server.engine.pool import WorkerPool
 from duplex_server.engine.usage import UNKNOWN, Usage, process_usage
 from duplex_server.engine.worker import Hear, Limits, Link, Worker
 from duplex_server.errors import ModelLoadError
+from duplex_server.frames import FrameBuffer
 
 __all__ = ["ProcessEngine"]
 

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from duplex_server.gateways.messages import LENGTH, pack
+from duplex_server.frames import LENGTH, FrameBuffer
+from duplex_server.gateways.messages import pack
 
 __all__ = ["Channel", "read_frame", "receive_frame"]
 
@@ -47,7 +48,7 @@ def _receive(stream: socket.socket, n_bytes: int) -> bytes:
     return bytes(received)
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """One end of the socket between the supervisor and a gateway.
 
     Args:
@@ -58,23 +59,18 @@ class Channel(asyncio.Protocol):
     def __init__(self, hear: Callable[[bytes], None], lost: Callable[[], None]) -> None:
         self._hear = hear
         self._lost = lost
-        self._received = bytearray()
+        self._frames: FrameBuffer[bytes] = FrameBuffer(lambda payload: [bytes(payload)])
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        start = 0
-        while len(self._received) - start >= LENGTH.size:
-            (n_bytes,) = LENGTH.unpack_from(self._received, start)
-            begin = start + LENGTH.size
-            if len(self._received) - begin < n_bytes:
-                break
-            start = begin + n_bytes
-            self._hear(bytes(self._received[begin:start]))
-        del self._received[:start]
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._frames.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        for payload in self._frames.filled(nbytes):
+            self._hear(payload)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None

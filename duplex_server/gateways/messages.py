@@ -1,21 +1,20 @@
-"""What the supervisor and its gateways tell each other, and the frames in which anything travels between them.
+"""What the supervisor and its gateways tell each other, and anything plain that travels between gateways, as bytes.
 
-A frame is 4 bytes, the length of what follows, little endian, and a value as MessagePack. Knows nothing about sockets.
+Each travels as one frame (:mod:`duplex_server.frames`) of MessagePack. Knows nothing about sockets.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from duplex_server.config import Settings
+from duplex_server.frames import framed
 from duplex_server.wire.session_object import SessionPatch
 
 __all__ = [
-    "LENGTH",
     "BeginSession",
     "Boot",
     "Drained",
@@ -46,9 +45,6 @@ __all__ = [
     "pack",
     "unpack",
 ]
-
-LENGTH = struct.Struct("<I")
-"""What stands before the payload of a frame."""
 
 
 class Boot(msgspec.Struct, frozen=True):
@@ -246,10 +242,7 @@ decode_from_supervisor: Callable[[bytes], FromSupervisor] = msgspec.msgpack.Deco
 
 def pack(value: Any) -> bytes:
     """Return the frame of a message, or of a value made of dicts, lists, texts, bytes and numbers."""
-    frame = bytearray(LENGTH.size)
-    _encoder.encode_into(value, frame, LENGTH.size)
-    LENGTH.pack_into(frame, 0, len(frame) - LENGTH.size)
-    return bytes(frame)
+    return bytes(framed(_encoder.encode_into, value))
 
 
 def unpack(payload: bytes) -> Any:

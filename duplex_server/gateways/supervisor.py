@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from duplex_server.config import Settings
-from duplex_server.errors import DuplexError, ModelLoadError
+from duplex_server.errors import DuplexError, ModelLoadError, first_error
 from duplex_server.gateways.child import Child
 from duplex_server.gateways.console import log_to_terminal, say, told_to_stop
 from duplex_server.gateways.division import USUAL_ROWS, Division, divide
@@ -118,7 +118,7 @@ class Supervisor:
                     keeper.cancel()
                 watching.cancel()
         except* DuplexError as group:
-            raise _first(group) from None
+            raise first_error(group) from None
 
     async def _keep(self, number: int) -> None:
         """Start a gateway again whenever it ends, until the server stops. Cancelled, it kills it."""
@@ -242,8 +242,3 @@ def supervise(settings: Settings) -> None:
         say(f"Loading the model {settings.model!r} in {n_workers} processes for {settings.workers} gateways …")
         supervisor = Supervisor(settings, reserving.getsockname()[1], folder, division, clock_s=time.time)
         asyncio.run(supervisor.run(ready))
-
-
-def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -7,7 +7,7 @@ caller's. Knows nothing about what packets hold, or how a request for a lost one
 
 from __future__ import annotations
 
-from duplex_server.media.rtp import SEQUENCES, RtpPacket, signed16, signed32
+from duplex_server.media.rtp import MAX_DROPOUT, MAX_MISORDER, SEQUENCES, RtpPacket, signed16, signed32
 
 __all__ = ["MAX_PATIENCE_S", "MIN_PATIENCE_S", "SPAN", "JitterBuffer"]
 
@@ -22,12 +22,6 @@ START_PATIENCE_S = 0.06
 
 SPAN = 128
 """Most numbers from the oldest that is waited for to the newest: bounds memory whatever comes. 2.5 s of 20 ms."""
-
-MAX_MISORDER = 100
-"""A number further back is not a late packet. Source: RFC 3550 A.1."""
-
-MAX_DROPOUT = 3000
-"""A number further ahead is not the end of a gap. Source: RFC 3550 A.1."""
 
 _MARGIN = 1.25
 """Lateness scatters: patience is so many times the latest arrival."""
@@ -93,7 +87,7 @@ class JitterBuffer:
     it pays to wait, and the next one is waited for a little longer than that, between :data:`MIN_PATIENCE_S` and
     :data:`MAX_PATIENCE_S`. Two seconds after the last late packet patience is at its least again. So a stream that
     loses packets without reordering any is delayed by 20 ms per loss, and one whose packets overtake each other loses
-    one of them and then no more.
+    the first and then hardly any.
 
     Args:
         clock_hz: of the stream's timestamps.

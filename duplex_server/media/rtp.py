@@ -9,6 +9,8 @@ import struct
 from typing import NamedTuple
 
 __all__ = [
+    "MAX_DROPOUT",
+    "MAX_MISORDER",
     "SEQUENCES",
     "MalformedPacket",
     "RtpPacket",
@@ -21,6 +23,12 @@ __all__ = [
 
 SEQUENCES = 1 << 16
 """Sequence numbers that there are."""
+
+MAX_DROPOUT = 3000
+"""A number further ahead is not the end of a gap, but of a sender that began anew. Source: RFC 3550 A.1."""
+
+MAX_MISORDER = 100
+"""A number further back is not a late packet, likewise. Source: RFC 3550 A.1."""
 
 _HEADER = struct.Struct("!BBHII")
 _WORDS = struct.Struct("!HH")

@@ -7,14 +7,10 @@ numbers and jitter are counted as RFC 3550 does in its appendices A.1, A.3 and A
 from __future__ import annotations
 
 from duplex_server.media.rtcp import ReportBlock, SenderReport, middle_of, ntp_of, seconds_of
-from duplex_server.media.rtp import SEQUENCES, signed32
+from duplex_server.media.rtp import MAX_DROPOUT, MAX_MISORDER, SEQUENCES, signed32
 
 __all__ = ["Reception", "Transmission"]
 
-_MAX_DROPOUT = 3000
-"""A number further ahead than this belongs to a sender that began anew. Source: RFC 3550 A.1."""
-_MAX_MISORDER = 100
-"""So does one further back. Source: RFC 3550 A.1."""
 _JITTER_GAIN = 1 / 16
 """Source: RFC 3550 A.8."""
 _LONGEST_ROUND_TRIP_S = 60.0
@@ -67,9 +63,9 @@ class Reception:
             self._begin(sequence_number)
         else:
             ahead = (sequence_number - self._highest) % SEQUENCES
-            if ahead < _MAX_DROPOUT:
+            if ahead < MAX_DROPOUT:
                 self._highest += ahead
-            elif ahead <= SEQUENCES - _MAX_MISORDER:
+            elif ahead <= SEQUENCES - MAX_MISORDER:
                 if sequence_number != self._restart:
                     self._restart = (sequence_number + 1) % SEQUENCES
                     return

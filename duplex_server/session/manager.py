@@ -13,7 +13,15 @@ from types import TracebackType
 from typing import Self
 
 from duplex_server.engine.base import Engine
-from duplex_server.errors import AuthError, CapacityError, DuplexError, InvalidEvent, SessionExpired, TransportError
+from duplex_server.errors import (
+    AuthError,
+    CapacityError,
+    DuplexError,
+    InvalidEvent,
+    SessionExpired,
+    TransportError,
+    first_error,
+)
 from duplex_server.media.vad import VoiceDetector
 from duplex_server.session.admission import Admission, Doorkeeper, Place
 from duplex_server.session.attachment import Attachment
@@ -293,7 +301,7 @@ class SessionManager:
             _log.info("%s began over %s (%s)", session_id, attachment.traits.name, client or "unknown client")
             await session.run()
         except* DuplexError as group:
-            error = _first(group)
+            error = first_error(group)
             ended_by = error.code
             self._tell(attachment, dialogue, error)
         except* Exception as group:  # noqa: BLE001 - the border of a session
@@ -366,8 +374,3 @@ class SessionManager:
         self._admission.note_length(summary.duration_s)
         self._observer.session_ended(summary)
         _log.info("%s ended by %s after %.1f s", session.session_id, ended_by, summary.duration_s)
-
-
-def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

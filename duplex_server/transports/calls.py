@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from duplex_server.errors import ClientError, DuplexError
+from duplex_server.errors import ClientError, DuplexError, first_error
 from duplex_server.session.manager import Hello, Place, SessionManager
 from duplex_server.transports.arrivals import Arrivals
 from duplex_server.transports.observer import TransportObserver
@@ -192,7 +192,7 @@ class Calls:
                 elif place is not None:
                     await self._manager.serve(place, transport, hello)
         except* DuplexError as refused:
-            _refuse(answer, _first(refused))
+            _refuse(answer, first_error(refused))
         except* Exception as bug:  # noqa: BLE001 - the border of a call
             _log.error("%s ended by a bug", call_id, exc_info=bug)
             _refuse(answer, DuplexError("internal error"))
@@ -211,8 +211,3 @@ class _Call:
 def _refuse(answer: asyncio.Future[str], error: DuplexError) -> None:
     if not answer.done():
         answer.set_exception(error)
-
-
-def _first(group: BaseExceptionGroup[DuplexError]) -> DuplexError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

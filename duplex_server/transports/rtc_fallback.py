@@ -25,24 +25,15 @@ from duplex_server.transports.rtc_camera import Eye
 from duplex_server.transports.rtc_codecs import ENCODERS
 from duplex_server.transports.rtc_internals import IceRestart
 from duplex_server.transports.rtc_sdp import InvalidOffer
-from duplex_server.transports.rtc_speaker import TICK_SAMPLES
+from duplex_server.transports.rtc_speaker import MAX_QUEUED_PACKETS, SILENCE_PACKETS, SILENCE_SLACK_S, TICK_SAMPLES
 from duplex_server.transports.rtc_streams import read_streams
-from duplex_server.types import INPUT_RATE_HZ, OUTPUT_RATE_HZ, TICK_MS, Pcm
+from duplex_server.types import INPUT_RATE_HZ, TICK_MS, Pcm
 
 __all__ = ["AiortcMedia", "Speaker", "watch_camera"]
 
 RTP_RATE_HZ = 48_000
 """Of Opus, whatever the rate of what it carries. Source: RFC 7587 §4.1."""
 _RTP_TICK = RTP_RATE_HZ * TICK_MS // 1000
-
-SILENCE_PACKETS = 10
-"""Silence sent after each talk spurt: 200 ms, after which a receiver's concealment has nothing left to stretch."""
-
-SILENCE_SLACK_S = 0.04
-"""How late the next tick of a spurt may be before silence is sent in its place."""
-
-MAX_QUEUED_PACKETS = 50
-"""Packets that wait for the sender, 1 s. It takes them at once unless the connection is gone; then the oldest goes."""
 
 STATS_EVERY_S = 1.0
 """How often aiortc is asked for its figures."""
@@ -183,7 +174,7 @@ class Speaker(MediaStreamTrack):
     def __init__(self, codec: str = "opus") -> None:
         super().__init__()
         self._encoder = ENCODERS[codec]()
-        self._queue: deque[tuple[int, bytes]] = deque(maxlen=MAX_QUEUED_PACKETS)
+        self._queue: deque[tuple[int, bytes]] = deque(maxlen=MAX_QUEUED_PACKETS)  # the oldest goes
         self._epoch_s = asyncio.get_running_loop().time()
         self._next_stamp: int | None = None  # where the spurt goes on; None between spurts
         self._quiet_from_s = 0.0  # when silence is due if nothing more comes
@@ -234,7 +225,7 @@ class Speaker(MediaStreamTrack):
         self._next_stamp += _RTP_TICK
 
     def _append_silence(self) -> None:
-        self._append(np.zeros(OUTPUT_RATE_HZ * TICK_MS // 1000, np.float32))
+        self._append(np.zeros(TICK_SAMPLES, np.float32))
         self._quiet_from_s += TICK_MS / 1000
         self._silence_left -= 1
         if self._silence_left <= 0:

@@ -1,7 +1,7 @@
 """Everything that is changed inside aiortc and aioice, in one place, for the versions that it was written against.
 
 Public means do not exist for: media that goes past aiortc's own receivers and senders, news of every arriving datagram,
-127.0.0.1 as an address, and an ICE restart. Knows nothing about sessions, codecs or RTP.
+127.0.0.1 as an address, and an ICE restart. Knows nothing about sessions, codecs or what RTP carries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import aioice.ice
 import aioice.stun
 import pylibsrtp
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpTransceiver
+
+from duplex_server.media.rtp import is_rtcp
 
 __all__ = [
     "MAX_ADDRESSES",
@@ -190,7 +192,7 @@ class MediaTap:
         session: pylibsrtp.Session | None = self._dtls._rx_srtp
         if session is None:
             return
-        reports = 192 <= data[1] <= 223  # RFC 5761 §4
+        reports = is_rtcp(data)
         source = data[4:8] if reports else data[8:12]
         if source not in self._sources and len(self._sources) == MAX_SOURCES:
             self.n_rejected += 1

@@ -16,7 +16,7 @@ from duplex_server.media.rtp_statistics import Transmission
 from duplex_server.transports.rtc_codecs import Encoder
 from duplex_server.types import OUTPUT_RATE_HZ, TICK_MS, Pcm
 
-__all__ = ["TICK_SAMPLES", "Speaker"]
+__all__ = ["MAX_QUEUED_PACKETS", "SILENCE_PACKETS", "SILENCE_SLACK_S", "TICK_SAMPLES", "Speaker"]
 
 _TICK_S = TICK_MS / 1000
 TICK_SAMPLES = OUTPUT_RATE_HZ * TICK_MS // 1000

@@ -67,6 +67,16 @@ def test_legal_logs_pass(log: Log, media_track: bool) -> None:
     check(log, media_track=media_track)
 
 
+def test_a_response_keeps_the_format_that_it_began_with() -> None:
+    driver = WireDriver(media_track=False)
+    driver.tell(driver.dialogue.begin_response(1))
+    driver.client("session.update", session={"audio": {"output": {"format": {"type": "audio/pcmu"}}}})
+    driver.tell(driver.dialogue.text(1, "Noon.", 0))
+    driver.tell(driver.dialogue.audio(1, ramp(4800)))
+    assert [event["type"] for event in driver.sent].count("session.updated") == 1
+    check(driver.sent, media_track=False, all_ended=False)
+
+
 @pytest.mark.parametrize(
     ("log", "place"), _places(WEBSOCKET, UNNOTICED_WHEN_LOST) + _places(WEBRTC, UNNOTICED_WHEN_LOST)
 )

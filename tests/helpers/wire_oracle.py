@@ -50,6 +50,8 @@ class OrderError(AssertionError):
 class _Response:
     id: str
     metadata: Any
+    pcm: bool
+    """Whether its sound is PCM16: that stays as it was when the response began, whatever the session changes to."""
     stage: str = "created"
     item_id: str = ""
     kind: str = ""
@@ -89,7 +91,6 @@ class WireOracle:
         self._event_ids: set[str] = set()
         self._n_fed = 0
         self._closed = False
-        self._pcm = True
         self._session_id: str | None = None
         self._announced: str | None = None
         self._announced_ms = 0
@@ -167,7 +168,6 @@ class WireOracle:
             self._require(self._session_id in (None, session["id"]), "another session", event)
             self._session_id = session["id"]
             self._require("turn_detection" in session["audio"]["input"], "session is not complete", event)
-            self._pcm = session["audio"]["output"]["format"]["type"] == "audio/pcm"
         else:
             self._extension(kind, event)
             self._closed = kind == "session.closed"
@@ -314,8 +314,8 @@ class WireOracle:
             self._require(not self._media_track, "audio goes over the media track", event)
             self._require(len(event["delta"]) > 0, "empty audio", event)
             n_bytes = len(event["delta"]) * 3 // 4 - event["delta"].count("=")
-            self._require(not self._pcm or n_bytes % 2 == 0, "half a sample", event)
-            self._follows(response, n_bytes / (48 if self._pcm else 8), event)
+            self._require(not response.pcm or n_bytes % 2 == 0, "half a sample", event)
+            self._follows(response, n_bytes / (48 if response.pcm else 8), event)
         elif kind in ("response.output_audio_transcript.done", "response.output_text.done"):
             response.final = event["transcript"] if spoken else event["text"]
             self._require(response.final == "".join(response.deltas), "not what the deltas said", event)
@@ -345,7 +345,8 @@ class WireOracle:
         self._require(response.get("status") == "in_progress" and response["output"] == [], "it has just begun", event)
         metadata = response.get("metadata") or {}
         self._require(all(isinstance(value, str) for value in metadata.values()), "metadata holds strings", event)
-        self._active = _Response(response["id"], response.get("metadata"))
+        pcm = response["audio"]["output"]["format"]["type"] == "audio/pcm"
+        self._active = _Response(response["id"], response.get("metadata"), pcm)
 
     def _response_done(self, response: _Response, event: Event) -> None:
         done = event["response"]

@@ -11,7 +11,8 @@ from aiortc.mediastreams import MediaStreamError
 from duplex_server.media.opus import OpusDecoder
 from duplex_server.session.transport import MediaFrame
 from duplex_server.transports.rtc_camera import CameraView, Eye
-from duplex_server.transports.rtc_fallback import MAX_QUEUED_PACKETS, SILENCE_PACKETS, Speaker, watch_camera
+from duplex_server.transports.rtc_fallback import Speaker, watch_camera
+from duplex_server.transports.rtc_speaker import MAX_QUEUED_PACKETS, SILENCE_PACKETS
 from duplex_server.types import Pcm
 from tests.helpers.virtual_time import run
 
