@@ -1,6 +1,6 @@
 """What the MiniCPM-o engine costs with random weights: latency of a unit by stage, memory, conversations held.
 
-    python -m benchmarks.minicpmo --random-weights --full-size [--most 64] [--units 10] [--out FOLDER]
+    python -m benchmarks.minicpmo --random-weights --full-size [--most 64] [--units 10] [--gap-s 0.7] [--out FOLDER]
 
 The published architecture needs a CUDA GPU; without one this says so and runs tiny widths on the processor, whose
 figures say nothing about the published model. Random weights cost what trained ones do, but for what is said: with them
@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ from duplex_server.models.minicpmo.flow import Flow, noise_table
 from duplex_server.models.minicpmo.hift_causal import CausalHift, source_noise
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.memory import Conversation, measure
-from duplex_server.models.minicpmo.parts import Parts, best_device, best_dtype
-from duplex_server.models.minicpmo.placement import Precision
+from duplex_server.models.minicpmo.parts import Parts, best_device, best_dtype, choose_kernels
 from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder
 from duplex_server.models.minicpmo.token2wav import Token2Wav
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes, HiftSizes
@@ -37,9 +37,10 @@ from duplex_server.models.minicpmo.vocoder import CausalVocoder
 from tests.helpers.minicpmo_checkpoint import make_hollow_checkpoint, make_tokenizer, published_config, tiny_config
 from tests.helpers.minicpmo_token2wav import CAUSAL, FLOW
 
-TICK_S = 0.1
+TICK_S = {"listening": 0.004, "speaking": 0.1, "omni listening": 0.004, "omni speaking": 0.1}
 PER_CONVERSATION_S = {"listening": 0.0008, "speaking": 0.0046, "omni listening": 0.0073, "omni speaking": 0.012}
-"""What a unit must cost at least on an H200: once, and for each conversation. Source: the specification's roofline."""
+"""What a unit must cost at least on an H200: once, and for each conversation. Source: the specification's roofline; it
+counts nine decode steps where random weights need twenty. Listening reads the weights once."""
 AIMS = {"speaking": 32, "omni speaking": 16}
 """Conversations to be held on one card with 141 GB."""
 ALONE_WITHIN_S = 0.3
@@ -81,6 +82,9 @@ def main() -> int:
     parser.add_argument("--full-size", action="store_true", help="the published architecture; needs a CUDA GPU")
     parser.add_argument("--most", type=int, default=COUNTS[-1], help="most conversations to try, default %(default)s")
     parser.add_argument("--units", type=int, default=10, help="seconds for each figure, default %(default)s")
+    parser.add_argument(
+        "--gap-s", type=float, default=0.0, help="idle time before each unit, in which a GPU falls asleep; default none"
+    )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder, default %(default)s")
     asked = parser.parse_args()
     device = best_device()
@@ -88,17 +92,21 @@ def main() -> int:
     if asked.full_size and not full:
         print("No CUDA GPU here: tiny widths on the processor instead. They say nothing about the published model.")
     torch.set_grad_enabled(False)
-    torch.set_float32_matmul_precision("high")
+    if device.startswith("cuda"):
+        choose_kernels()
     raw = published_config() if full else tiny_config()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        planned = _planned(folder, raw) if full else None
-        if not full:
+        if full:
+            make_hollow_checkpoint(folder, raw)
+        else:
             make_tokenizer(folder)
         sizes = (FlowSizes(), HiftSizes(causal=True)) if full else (FLOW, CAUSAL)
         config = MiniCPMOConfig.from_dict(raw)
         parts = random_parts(config, *sizes, folder, torch.device(device), best_dtype(device))
-        figures = bench_parts(parts, device, [count for count in COUNTS if count <= asked.most], asked.units)
+        counts = [count for count in COUNTS if count <= asked.most]
+        figures = bench_parts(parts, device, counts, asked.units, rest=lambda: time.sleep(asked.gap_s))
+        planned = measure(folder, Conversation()).planned_bytes(figures["most_tried"]) if full else None
     figures |= {"full_size": full, "planned_bytes": planned, "card": _card(device)}
     if full:
         figures["share_of_roofline"] = _shares(figures)
@@ -107,11 +115,6 @@ def main() -> int:
     (asked.out / "minicpmo.json").write_text(json.dumps(figures, indent=1) + "\n")
     plot(figures, asked.out / "minicpmo.png")
     return _held_against_aims(figures) if full else 0
-
-
-def _planned(folder: Path, raw: dict[str, Any]) -> int:
-    make_hollow_checkpoint(folder, raw)
-    return sum(part.weights[Precision.FULL] + part.state for part in measure(folder, Conversation()).parts)
 
 
 def _card(device: str) -> str:
@@ -123,7 +126,7 @@ def _shares(figures: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "kind": unit["kind"],
             "conversations": unit["conversations"],
-            "share": (TICK_S + unit["conversations"] * PER_CONVERSATION_S[unit["kind"]]) / unit["p50_s"],
+            "share": (TICK_S[unit["kind"]] + unit["conversations"] * PER_CONVERSATION_S[unit["kind"]]) / unit["p50_s"],
         }
         for unit in figures["units"]
     ]

@@ -221,7 +221,7 @@ def _checkpoint_engine(settings: Settings) -> ProcessEngine:
         "flow_steps": settings.flow_steps,
         "frames_per_unit": settings.frames_per_unit,
         "picture_slices": settings.picture_slices,
-        "compile": settings.compile,
+        "recorded": settings.cuda_graphs,
         "voice_file": settings.voice_file,
     }
     precision = None if settings.precision.value == "auto" else Precision(settings.precision.value)

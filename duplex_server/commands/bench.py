@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from duplex_server.commands.stages import Stages
 
 if TYPE_CHECKING:
     from duplex_server.models.minicpmo.benching import UnitFigures
+    from duplex_server.models.minicpmo.model import MiniCPMO
     from duplex_server.models.minicpmo.parts import Parts
 
 __all__ = ["bench_parts", "describe", "plot", "run", "show"]
@@ -47,17 +48,20 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Measure, print, write, and return the exit status."""
     from duplex_server.models.minicpmo.config import read_config
-    from duplex_server.models.minicpmo.parts import best_device, best_dtype, load_parts
+    from duplex_server.models.minicpmo.parts import best_device, best_dtype, choose_kernels, load_parts
     from duplex_server.models.minicpmo.placement import Placement
 
     device = asked.device or best_device()
+    if device.startswith("cuda"):
+        choose_kernels()
     placement = Placement.single(device, read_config(asked.checkpoint).llm.num_hidden_layers)
     begun_s = time.perf_counter()
     parts = load_parts(asked.checkpoint, placement, dtype=best_dtype(device), flow_steps=asked.flow_steps)
     loading_s = time.perf_counter() - begun_s
     counts = [count for count in COUNTS if count <= asked.most]
     figures = bench_parts(parts, device, counts, asked.units)
-    figures |= {"checkpoint": str(asked.checkpoint), "loading_s": loading_s, "planned_bytes": _planned(asked)}
+    planned_bytes = _planned(asked, figures["most_tried"])
+    figures |= {"checkpoint": str(asked.checkpoint), "loading_s": loading_s, "planned_bytes": planned_bytes}
     show(figures)
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +70,15 @@ def run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def bench_parts(parts: Parts, device: str, counts: Sequence[int], units: int) -> dict[str, Any]:
+def bench_parts(
+    parts: Parts,
+    device: str,
+    counts: Sequence[int],
+    units: int,
+    *,
+    recorded: bool = True,
+    rest: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
     """Measure what was loaded.
 
     Args:
@@ -74,6 +86,8 @@ def bench_parts(parts: Parts, device: str, counts: Sequence[int], units: int) ->
         device: where it is.
         counts: conversations to try, ascending.
         units: seconds of conversation for each figure.
+        recorded: whether a GPU's steps are recorded and replayed.
+        rest: called before each unit.
 
     Returns:
         figures as plain values.
@@ -81,26 +95,29 @@ def bench_parts(parts: Parts, device: str, counts: Sequence[int], units: int) ->
     from duplex_server.models.minicpmo import benching
 
     together = device.startswith("cuda")
+    recorded = recorded and together
     stages = Stages()
     encoding = dict(benching.encoding_s(parts))
 
     def decoded(n: int) -> float:
-        return benching.decoding_tokens_per_s(parts, n, together=together)
+        return benching.decoding_tokens_per_s(parts, n, together=together, recorded=recorded)
 
     decoding = dict([benching.most_that_fit(counts, decoded)])
     decoding = {1: decoding[1] if 1 in decoding else decoded(1)} | decoding
     measured: list[UnitFigures] = []
     held: dict[str, int] = {}
     sees = parts.vision is not None
-    most, model = benching.most_that_fit(
-        counts, lambda rows: benching.model_to_measure(parts, rows, stages.ended, frames=sees, together=together)
-    )
+
+    def made(rows: int) -> MiniCPMO:
+        return benching.model_to_measure(parts, rows, stages.ended, frames=sees, together=together, recorded=recorded)
+
+    most, model = benching.most_that_fit(counts, made)
     for kind in benching.KINDS:
         if kind.startswith("omni") and not sees:
             continue
         held[kind] = 0
         for count in counts[: counts.index(most) + 1]:
-            found = benching.measure_units(model, kind, count, units, stages.take)
+            found = benching.measure_units(model, kind, count, units, stages.take, rest=rest)
             measured.append(found)
             if not found.held:
                 break
@@ -137,7 +154,7 @@ def show(figures: dict[str, Any]) -> None:
         print(f"held in real time, {kind}: {count}{' or more' if count == figures['most_tried'] else ''}")
     print(f"most conversations that were tried, and had memory: {figures['most_tried']}")
     planned = figures.get("planned_bytes")
-    beside = f", planned {planned / GIB:.1f} GiB for one in 16 bits" if planned else ""
+    beside = f", planned {planned / GIB:.1f} GiB for as many in 16 bits" if planned else ""
     print(f"most memory: {figures['peak_bytes'] / GIB:.1f} GiB{beside}")
 
 
@@ -162,10 +179,8 @@ def plot(figures: dict[str, Any], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def _planned(asked: argparse.Namespace) -> int:
-    """Bytes that the plan counts for one conversation, weights included, in 16 bits."""
+def _planned(asked: argparse.Namespace, conversations: int) -> int:
+    """Bytes that the plan counts in 16 bits, weights included."""
     from duplex_server.models.minicpmo.memory import Conversation, measure
-    from duplex_server.models.minicpmo.placement import Precision
 
-    parts = measure(asked.checkpoint, Conversation(flow_steps=asked.flow_steps)).parts
-    return sum(part.weights[Precision.FULL] + part.state for part in parts)
+    return measure(asked.checkpoint, Conversation(flow_steps=asked.flow_steps)).planned_bytes(conversations)

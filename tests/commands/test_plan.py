@@ -16,9 +16,9 @@ from duplex_server.models.minicpmo.gpus import find_gpus, parse_gpus
 def test_a_plan_names_parts_precisions_and_bytes(hollow_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(hollow_checkpoint), "--gpu", "32GB"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "It fits on one GPU in 16-bit: 9 conversations at once.",
-        "A conversation takes 1.09 GB: 643 MB for 4000 tokens and a unit, 147 MB for what it heard, "
-        "304 MB to speak in 5 flow steps.",
+        "It fits on one GPU in 16-bit: 8 conversations at once.",
+        "A conversation takes 1.24 GB: 643 MB for 4000 tokens and a unit, 147 MB for what it heard, "
+        "447 MB to speak in 5 flow steps.",
         "",
         "GPU 0 (32.0 GB)",
         "  embedding             16-bit              1.24 GB",
@@ -27,9 +27,9 @@ def test_a_plan_names_parts_precisions_and_bytes(hollow_checkpoint: Path, capsys
         "  vision                16-bit              1.01 GB",
         "  audio                 16-bit               656 MB",
         "  speech                16-bit, float32     1.52 GB",
-        "  9 conversations × 1.09 GB                 9.84 GB",
+        "  8 conversations × 1.24 GB                 9.90 GB",
         "  kept for computing                        1.50 GB",
-        "  not used                                  1.09 GB",
+        "  not used                                  1.03 GB",
         f"  [{'█' * 37}{'▒' * 18}{'░' * 3}{'·' * 2}]",
         "   █ weights  ▒ conversations  ░ kept for computing  · not used",
         "",
@@ -59,7 +59,7 @@ def test_a_small_card_is_told_what_it_gives_up(hollow_checkpoint: Path, capsys: 
 def test_where_nothing_fits_what_would_is_told(hollow_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(hollow_checkpoint), "--gpu", "5GB,5GB"]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "It does not fit on GPU 0 (5.00 GB) and GPU 1 (5.00 GB). For 1 conversation it needs 10.1 GB on one GPU or "
+        "It does not fit on GPU 0 (5.00 GB) and GPU 1 (5.00 GB). For 1 conversation it needs 10.3 GB on one GPU or "
         "5.9 GB on each of 2, even in int4 with the embedding table in the host's memory.",
         "A smaller --window needs less, and so does the model --without vision, audio or speech.",
     ]
@@ -69,9 +69,9 @@ def test_unused_gpus_and_better_splits_are_named(hollow_checkpoint: Path, capsys
     main(["plan", str(hollow_checkpoint), "--gpu", "24GB,24GB"])
     shown = capsys.readouterr().out
     assert "Not used: GPU 1." in shown
-    assert "By layers over 2 GPUs there is room for 23 conversations: --split layers." in shown
+    assert "By layers over 2 GPUs there is room for 20 conversations: --split layers." in shown
     main(["plan", str(hollow_checkpoint), "--gpu", "24GB,24GB", "--split", "layers"])
-    assert "It fits by layers over 2 GPUs in 16-bit: 23 conversations at once." in capsys.readouterr().out
+    assert "It fits by layers over 2 GPUs in 16-bit: 20 conversations at once." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,18 @@ from torch.nn import functional
 
 from duplex_server.models.minicpmo.config import AudioConfig, MiniCPMOConfig
 from duplex_server.models.minicpmo.embeddings import empty_embedding
+from duplex_server.models.minicpmo.kv import LayerCache, Ragged
 from duplex_server.models.minicpmo.mel import MelChunk, offline_mel
+from duplex_server.models.minicpmo.recorded_steps import RecordedSteps, with_padding
+from duplex_server.models.minicpmo.rectangle import Rectangle
+from duplex_server.models.minicpmo.replays import Replays
 
 __all__ = ["AudioCache", "AudioEncoder", "AudioProjector", "WhisperEncoder"]
 
 FRAMES_PER_S = 50
 """Of the encoder: half the mel frames."""
+_PADDED_AT_MOST = 3200
+"""Frames of a recorded step, mostly padding at worst: 64 rows. They take an H200 milliseconds, as telling it does."""
 
 
 class AudioCache:
@@ -37,6 +43,10 @@ class AudioCache:
         dtype: what the encoder computes in.
         device: where it computes.
         together: whether rows attend in one masked call instead of one call each; pays where calls are dear.
+        recorded: whether there will be :attr:`steps`.
+
+    Attributes:
+        steps: how steps are taken, where they are recorded.
     """
 
     def __init__(
@@ -47,32 +57,46 @@ class AudioCache:
         dtype: torch.dtype,
         device: torch.device | str,
         together: bool = False,
+        recorded: bool = False,
     ) -> None:
         heads = config.encoder_attention_heads
         self.capacity = config.max_source_positions
-        self.together = together
-        self._lengths = [0] * rows
-        # Of each layer keys and values, [2, rows, heads, capacity, d].
-        shape = (2, rows, heads, self.capacity, config.d_model // heads)
-        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.encoder_layers)]
+        self.lengths = [0] * rows
+        self.steps: RecordedSteps | None = None
+        length = with_padding(self.capacity) if recorded else self.capacity
+        self.layers = [
+            LayerCache(
+                rows,
+                heads,
+                length,
+                config.d_model // heads,
+                device=torch.device(device),
+                dtype=dtype,
+                together=together,
+                causal=False,
+            )
+            for _ in range(config.encoder_layers)
+        ]
 
     def reset(self, row: int) -> None:
         """Forget a row's sound; its positions start again at 0."""
-        self._lengths[row] = 0
+        self.lengths[row] = 0
 
     def copy(self, row: int) -> list[Tensor]:
         """Return a row's sound, to be put back by :meth:`restore`: of each layer ``[2, heads, frames, d]``."""
-        return [layer[:, row, :, : self._lengths[row]].clone() for layer in self.layers]
+        here = row, slice(None), slice(self.lengths[row])
+        return [torch.stack([layer.keys[here], layer.values[here]]) for layer in self.layers]
 
     def restore(self, row: int, copied: Sequence[Tensor]) -> None:
         """Make a row hear what it heard when it was copied, and nothing since."""
-        self._lengths[row] = copied[0].shape[2]
-        for layer, kept in zip(self.layers, copied, strict=True):
-            layer[:, row, :, : self._lengths[row]] = kept
+        self.lengths[row] = copied[0].shape[2]
+        here = row, slice(None), slice(self.lengths[row])
+        for layer, (keys, values) in zip(self.layers, copied, strict=True):
+            layer.keys[here], layer.values[here] = keys, values
 
     def length(self, row: int) -> int:
         """Return how many frames of a row are remembered."""
-        return self._lengths[row]
+        return self.lengths[row]
 
     def reserve(self, row: int, n_frames: int) -> int:
         """Return where a row's next frames go. The memory starts anew if the convolutions' frames would fill it.
@@ -83,13 +107,13 @@ class AudioCache:
             row: the conversation.
             n_frames: what comes, counted before context frames are cut off.
         """
-        if self._lengths[row] + n_frames >= self.capacity:
+        if self.lengths[row] + n_frames >= self.capacity:
             self.reset(row)
-        return self._lengths[row]
+        return self.lengths[row]
 
     def extend(self, row: int, n_frames: int) -> None:
         """Count frames whose keys and values every layer has stored."""
-        self._lengths[row] += n_frames
+        self.lengths[row] += n_frames
 
 
 class AudioEncoder(nn.Module):
@@ -97,11 +121,51 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, config: MiniCPMOConfig) -> None:
         super().__init__()
+        self._config = config.audio
         self.pool = config.audio_pool_step
         self.block = round(config.audio_chunk_length_s * FRAMES_PER_S)
         self.apm = WhisperEncoder(config.audio)
         # The official code takes a quarter of the feed-forward width for the encoder's; they are the same.
         self.audio_projection_layer = AudioProjector(config.audio.encoder_ffn_dim // 4, config.llm.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.apm.layer_norm.weight.device
+
+    def new_cache(self, rows: int, *, together: bool = False, replays: Replays | None = None) -> AudioCache:
+        """Return an empty cache beside the weights.
+
+        Args:
+            rows: how many conversations.
+            together: see :class:`AudioCache`.
+            replays: recordings of their device; None: nothing is recorded.
+        """
+        cache = AudioCache(
+            self._config,
+            rows,
+            dtype=self.apm.layer_norm.weight.dtype,
+            device=self.device,
+            together=together,
+            recorded=replays is not None,
+        )
+        if replays is not None:
+            cache.steps = RecordedSteps(
+                cache,
+                replays,
+                lambda x, where: self.apm.through(x, where, cache),
+                width=self._config.d_model,
+                group=1,
+                counts=(self.block,),
+                most_padded=_PADDED_AT_MOST,
+                causal=False,
+            )
+        return cache
+
+    @torch.inference_mode()
+    def rehearse(self, cache: AudioCache) -> None:
+        """Record all steps of a stream that may come, where steps are recorded."""
+        if cache.steps is not None:
+            cache.steps.rehearse([self.block])
 
     @torch.inference_mode()
     def stream(self, chunks: Sequence[MelChunk], rows: Sequence[int], cache: AudioCache) -> Tensor:
@@ -197,8 +261,13 @@ class WhisperEncoder(nn.Module):
         places = torch.arange(len(x), device=x.device)
         # Officially padding is told by comparing places with the number of mel frames, twice what it should be.
         mask = places < ((places // block + 1) * block).clamp(max=n_mel)[:, None]
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q, k, v = (part.transpose(0, 1) for part in (q, k, v))
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(0, 1).flatten(1)
+
         for layer in self.layers:
-            x = layer(x, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+            x = layer(x, attend)
         return self.layer_norm(x[: (n_mel + 1) // 2])
 
     def stream(self, chunks: Sequence[MelChunk], rows: Sequence[int], cache: AudioCache) -> Tensor:
@@ -210,14 +279,22 @@ class WhisperEncoder(nn.Module):
         unit = self._units(chunks)
         n = unit.shape[1]
         begins = [cache.reserve(row, -(-chunk.frames.shape[1] // 2)) for chunk, row in zip(chunks, rows, strict=True)]
-        positions = torch.tensor(begins, device=unit.device)[:, None] + torch.arange(n, device=unit.device)
-        x = (unit + self.embed_positions(positions)).flatten(0, 1)
-        attend_past = _attend_together if cache.together and len(rows) > 1 else _attend_each
-        for layer, past in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, functools.partial(attend_past, past=past, rows=rows, begins=begins))
+        where = Ragged(tuple(rows), tuple(begins), (n,) * len(rows))
+        x = unit.flatten(0, 1)
+        states = cache.steps.run(x, where) if cache.steps is not None else None
+        if states is None:
+            states = self.through(x, where, cache)
         for row in rows:
             cache.extend(row, n)
-        return self.layer_norm(x).unflatten(0, (len(rows), n))
+        return states.unflatten(0, (len(rows), n))
+
+    def through(self, x: Tensor, where: Ragged | Rectangle, cache: AudioCache) -> Tensor:
+        """Take frames ``[n, d_model]`` behind the convolutions through all layers; the cache stores what they leave."""
+        _, positions = where.index(x.device)
+        x = x + self.embed_positions(positions.clamp(max=self.embed_positions.num_embeddings - 1))  # padding is beyond
+        for layer, past in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, functools.partial(past.attend, where=where))
+        return self.layer_norm(x)
 
     def _units(self, chunks: Sequence[MelChunk]) -> Tensor:
         """Convolve the chunks, those of one shape together, and cut off the context: ``[B, n, d_model]``."""
@@ -240,39 +317,7 @@ class WhisperEncoder(nn.Module):
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From queries, keys and values, each ``[heads, packed frames, d]``, to what is seen, of the same shape."""
-
-
-def _attend_each(
-    q: Tensor, k: Tensor, v: Tensor, *, past: Tensor, rows: Sequence[int], begins: Sequence[int]
-) -> Tensor:
-    """Store each row's new keys and values behind its past, and attend to both, row by row."""
-    n = q.shape[1] // len(rows)
-    seen = []
-    for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
-        new = slice(place * n, place * n + n)
-        past[0, row, :, begin : begin + n], past[1, row, :, begin : begin + n] = k[:, new], v[:, new]
-        keys, values = past[:, row, None, :, : begin + n]
-        seen.append(functional.scaled_dot_product_attention(q[None, :, new], keys, values)[0])
-    return torch.cat(seen, dim=1)
-
-
-def _attend_together(
-    q: Tensor, k: Tensor, v: Tensor, *, past: Tensor, rows: Sequence[int], begins: Sequence[int]
-) -> Tensor:
-    """Do the same in one call: what a row does not have is masked."""
-    n = q.shape[1] // len(rows)
-    per_row = [x.unflatten(1, (len(rows), n)).transpose(0, 1) for x in (q, k, v)]  # [B, heads, n, d]
-    here = torch.tensor(rows, device=q.device)
-    ends = torch.tensor(begins, device=q.device) + n
-    places = ends[:, None] - n + torch.arange(n, device=q.device)
-    for of, new in enumerate(per_row[1:]):
-        past[of][here[:, None], :, places] = new.transpose(1, 2)
-    longest = max(begins) + n
-    mask = (torch.arange(longest, device=q.device) < ends[:, None])[:, None, None].expand(-1, -1, n, -1)
-    keys, values = past[:, here, :, :longest]
-    seen = functional.scaled_dot_product_attention(per_row[0], keys, values, attn_mask=mask)
-    return seen.transpose(0, 1).flatten(1, 2)
+"""From queries, keys and values, each ``[frames, heads, d]``, to what is seen, ``[frames, heads · d]``."""
 
 
 class _Layer(nn.Module):
@@ -303,7 +348,5 @@ class _SelfAttention(nn.Module):
         self.k_proj = nn.Linear(size, size, bias=False)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        q, k, v = (
-            of(x).unflatten(1, (self.n_heads, -1)).transpose(0, 1) for of in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return self.out_proj(attend(q, k, v).transpose(0, 1).flatten(1))
+        q, k, v = (of(x).unflatten(1, (self.n_heads, -1)) for of in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(attend(q, k, v))

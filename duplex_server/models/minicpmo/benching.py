@@ -20,6 +20,7 @@ from duplex_server.models.minicpmo.model import MiniCPMO
 from duplex_server.models.minicpmo.options import DuplexOptions
 from duplex_server.models.minicpmo.parts import Parts
 from duplex_server.models.minicpmo.pictures import slice_picture
+from duplex_server.models.minicpmo.replays import Replays
 from duplex_server.models.minicpmo.voice_prompt import VoicePrompt
 from duplex_server.models.minicpmo.voices import Voice, Voices
 from duplex_server.types import Floor, SessionSetup, Unit, VideoFrame
@@ -101,9 +102,9 @@ def most_that_fit(counts: Sequence[int], make: Callable[[int], _T]) -> tuple[int
 
 
 def model_to_measure(
-    parts: Parts, rows: int, observe: Callable[[str, float], None], *, frames: bool, together: bool
+    parts: Parts, rows: int, observe: Callable[[str, float], None], *, frames: bool, together: bool, recorded: bool
 ) -> MiniCPMO:
-    """Make a model of what was loaded, with a made-up voice.
+    """Make a model of what was loaded, with a made-up voice, and let it rehearse.
 
     Args:
         parts: audio encoder included.
@@ -111,9 +112,12 @@ def model_to_measure(
         observe: told how long each stage of a step takes.
         frames: whether it sees a picture per unit.
         together: whether rows attend in one masked call.
+        recorded: whether steps are recorded and replayed.
     """
-    options = DuplexOptions(max_frames=int(frames), seed=0, together=together)
-    return MiniCPMO(parts, rows, cast(Voices, MadeUpVoices(parts)), options, observe=observe)
+    options = DuplexOptions(max_frames=int(frames), seed=0, together=together, recorded=recorded)
+    model = MiniCPMO(parts, rows, cast(Voices, MadeUpVoices(parts)), options, observe=observe)
+    model.rehearse()
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,13 @@ class UnitFigures:
 
 
 def measure_units(
-    model: MiniCPMO, kind: str, conversations: int, units: int, take_stages: Callable[[], Mapping[str, float]]
+    model: MiniCPMO,
+    kind: str,
+    conversations: int,
+    units: int,
+    take_stages: Callable[[], Mapping[str, float]],
+    *,
+    rest: Callable[[], object] = lambda: None,
 ) -> UnitFigures:
     """Hold some conversations for some units, all units of a second arriving together.
 
@@ -154,6 +164,7 @@ def measure_units(
         conversations: how many.
         units: that count; the first two do not.
         take_stages: returns the seconds of each stage since it was last called.
+        rest: called before each unit; a GPU that has nothing to do meanwhile falls asleep.
     """
     rows: list[int] = []
     taken: list[float] = []
@@ -168,6 +179,7 @@ def measure_units(
                 failed += 1
         for index in range(WARM_UP_UNITS + units):
             batch = [RowUnit(row, _unit(kind, index, row)) for row in rows]
+            rest()
             take_stages()
             begun_s = time.perf_counter()
             made = list(model.step(batch))
@@ -204,10 +216,11 @@ def encoding_s(parts: Parts) -> Iterator[tuple[str, float]]:
 
 
 @torch.inference_mode()
-def decoding_tokens_per_s(parts: Parts, rows: int, *, together: bool) -> float:
+def decoding_tokens_per_s(parts: Parts, rows: int, *, together: bool, recorded: bool) -> float:
     """Return how many tokens a second the language model decodes for ``rows`` conversations together."""
     llm = parts.llm
-    cache = llm.new_cache(rows, CONTEXT_TOKENS + 2 * DECODED_TOKENS, together=together)
+    replays = Replays(llm.devices[0]) if recorded else None
+    cache = llm.new_cache(rows, CONTEXT_TOKENS + 2 * DECODED_TOKENS, together=together, replays=replays)
     everyone = list(range(rows))
     ids = [(7919 * place) % llm.config.vocab_size for place in range(CONTEXT_TOKENS)]
     hidden = llm.forward([llm.embed(ids) for _ in everyone], everyone, cache)

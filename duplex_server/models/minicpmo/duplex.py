@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
+from duplex_server.models.minicpmo.choosing import choosing
 from duplex_server.models.minicpmo.kv import ContextFull
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.options import BESIDE_INPUT_TOKENS
+from duplex_server.models.minicpmo.replays import Replays
 from duplex_server.models.minicpmo.rows import DuplexRow, Fed
 from duplex_server.models.minicpmo.sampling import Choice, Sampler, SamplingOptions
 from duplex_server.models.minicpmo.tokens import SPECIAL
@@ -67,6 +69,7 @@ class DuplexLoop:
         marker: ids of the text that introduces what was said in dropped units.
         official: behave as the official code does, bug for bug.
         together: see :class:`~duplex_server.models.minicpmo.kv.LayerCache`.
+        replays: recordings of the language model's device; None: nothing is recorded.
     """
 
     def __init__(
@@ -81,15 +84,28 @@ class DuplexLoop:
         marker: Sequence[int] = (),
         official: bool = False,
         together: bool = False,
+        replays: Replays | None = None,
     ) -> None:
         self.llm = llm
-        self.cache = llm.new_cache(rows, capacity, together=together)
-        self._sampler = sampler or Sampler(SamplingOptions(), (), official=official)
+        self.cache = llm.new_cache(rows, capacity, together=together, replays=replays)
+        sampler = sampler or Sampler(SamplingOptions(), (), official=official)
+        self._choosing = choosing(sampler, llm, self.cache, official=official)
         self._window = window or WindowOptions()
         self._no_text = frozenset({*special_ids, *asdict(SPECIAL).values()}) - {SPECIAL.unk}
         self._marker = marker
         self._official = official
         self._open: dict[int, _Conversation] = {}
+
+    @torch.inference_mode()
+    def rehearse(self, usual_tokens: Sequence[int]) -> None:
+        """Record all steps that may come, where steps are recorded.
+
+        Args:
+            usual_tokens: new positions of a row in usual steps beside that of one token.
+        """
+        if self.cache.steps is not None:
+            self.cache.steps.rehearse([1, *usual_tokens])
+        self._choosing.rehearse(len(self.cache.lengths))
 
     # -- conversations ------------------------------------------------------------------------------------------------
 
@@ -354,10 +370,8 @@ class DuplexLoop:
                 given.append((conversation.script[conversation.row.decided], True))
             else:
                 given.append(None)
-        asked = [place for place, token in enumerate(given) if token is None]
-        if asked:
-            choices = [found[i].choice() for i in asked]
-            chosen = iter(self._sampler.choose(self.llm.logits(states[asked]), choices))
+        if asked := [place for place, token in enumerate(given) if token is None]:
+            chosen = iter(self._choosing.choose(states[asked], [found[i].choice() for i in asked]))
         return [(next(chosen), True) if token is None else token for token in given]
 
     def _feed(self, fed: Sequence[tuple[int, int, bool]]) -> Tensor:

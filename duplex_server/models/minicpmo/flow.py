@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.flow_cache import FlowSlot
-from duplex_server.models.minicpmo.flow_decoder import FlowDecoder, Past
+from duplex_server.models.minicpmo.flow_decoder import FlowDecoder
 from duplex_server.models.minicpmo.flow_encoder import LOOKAHEAD_CODES, FlowEncoder
+from duplex_server.models.minicpmo.flow_past import ROWS_AT_ONCE, Past, RecordedFlow
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = ["Flow", "FlowChunk", "FlowVoice", "noise_table"]
@@ -102,7 +103,15 @@ class Flow(nn.Module):
         return FlowVoice(slot, projected)
 
     @torch.inference_mode()
-    def speak(self, chunks: Sequence[FlowChunk], noise: Tensor, steps: int, *, final: bool) -> list[Tensor]:
+    def speak(
+        self,
+        chunks: Sequence[FlowChunk],
+        noise: Tensor,
+        steps: int,
+        *,
+        final: bool,
+        recorded: RecordedFlow | None = None,
+    ) -> list[Tensor]:
         """Make the mel frames of some rows' next codes.
 
         Args:
@@ -110,17 +119,21 @@ class Flow(nn.Module):
             noise: table [80, frames].
             steps: of the ODE, as when the voices were taken up.
             final: these are their turns' last codes. Else the last three are only looked at, and come again.
+            recorded: see :class:`~duplex_server.models.minicpmo.flow_past.Past`.
 
         Returns:
             per row [frames, 80] float32: 2n frames if final, else 2(n - 3).
         """
+        if len(chunks) > ROWS_AT_ONCE:
+            groups = [chunks[i : i + ROWS_AT_ONCE] for i in range(0, len(chunks), ROWS_AT_ONCE)]
+            return [mel for group in groups for mel in self.speak(group, noise, steps, final=final, recorded=recorded)]
         slots = [chunk.slot for chunk in chunks]
         embedded = self.input_embedding(torch.stack([chunk.codes for chunk in chunks]))
         mu = self.encoder_proj(self.encoder(embedded, [slot.encoder for slot in slots], final=final))
         frames = mu.shape[1]
         start = torch.stack([self._noise(noise, slot, frames) for slot in slots])
         speaker = torch.stack([chunk.voice.speaker for chunk in chunks])
-        past = Past(slots, frames, keep=not final, strict=self.strict)
+        past = Past(slots, frames, keep=not final, strict=self.strict, recorded=recorded)
         return list(self.decoder(start, mu, speaker, torch.zeros_like(mu), past, steps))
 
     @torch.inference_mode()

@@ -15,6 +15,7 @@ from duplex_server.errors import CapacityError
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
 __all__ = [
+    "CHUNK_FRAMES",
     "KEPT_CODES",
     "KEPT_FRAMES",
     "MAX_PROMPT_FRAMES",
@@ -126,8 +127,6 @@ class FlowSlot:
             steps, sizes.depth, 2, 2, sizes.hidden // sizes.head_dim, self.capacity, sizes.head_dim
         )
         self.conv = like.new_zeros(steps, sizes.depth, 2, 2 * sizes.hidden, 2)
-        # Views are dear where their contents are cheap: those of each block are made once.
-        self._blocks = [list(step.unbind()) for step in self.attention]
         self.length = 0
         self.frames = 0
 
@@ -139,31 +138,28 @@ class FlowSlot:
         self.length = base.length
         self.frames = 0
 
-    def past(self, step: int, block: int) -> Tensor:
-        """Keys and values [2, 2, heads, length, head] of one block at one step of the ODE, as a view."""
-        return self._blocks[step][block].narrow(3, 0, self.length)
-
-    def newest(self, step: int, block: int, count: int) -> list[Tensor]:
-        """Views [2, 2, heads, n, head] of where the next ``count`` frames go, at most 100: over the oldest of the ring.
+    def newest(self, step: int, count: int) -> list[Tensor]:
+        """Views [depth, 2, 2, heads, n, head] of where a step's next ``count`` frames go, at most 100: over the oldest
+        of the ring.
 
         They are one after the other what is to be written; :meth:`advance` counts it.
         """
         place = self.frames % KEPT_FRAMES
         first = min(count, KEPT_FRAMES - place)
-        whole = self._blocks[step][block]
-        views = [whole.narrow(3, self.prompt_frames + place, first)]
+        whole = self.attention[step]
+        views = [whole.narrow(4, self.prompt_frames + place, first)]
         if first < count:
-            views.append(whole.narrow(3, self.prompt_frames, count - first))
+            views.append(whole.narrow(4, self.prompt_frames, count - first))
         return views
 
-    def keep_as_official(self, step: int, block: int, new: Tensor) -> None:
+    def keep_as_official(self, step: int, new: Tensor) -> None:
         """Put new keys and values first, then drop as the official code does: all but the first ``prompt_frames`` and
         the last 100, which are the end of the voice prompt and not what was said last.
         """
-        joined = torch.cat([new, self.past(step, block)], dim=3)
-        if joined.shape[3] > self.capacity:
-            joined = torch.cat([joined[:, :, :, : self.prompt_frames], joined[:, :, :, -KEPT_FRAMES:]], dim=3)
-        self.attention[step, block, :, :, :, : joined.shape[3]] = joined
+        joined = torch.cat([new, self.attention[step, ..., : self.length, :]], dim=4)
+        if joined.shape[4] > self.capacity:
+            joined = torch.cat([joined[..., : self.prompt_frames, :], joined[..., -KEPT_FRAMES:, :]], dim=4)
+        self.attention[step, ..., : joined.shape[4], :] = joined
 
     def advance(self, new: int) -> None:
         """Count ``new`` frames that every block has kept."""

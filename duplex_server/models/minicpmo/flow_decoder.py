@@ -1,94 +1,26 @@
 """The flow model's decoder: a diffusion transformer that turns noise into mel frames along an ODE, chunk by chunk.
 
-Knows nothing about codes or turns. Rows of one call make the same number of frames; their pasts may differ in length.
+Knows nothing about codes, turns, or where a row's past is kept. Rows of one call make the same number of frames.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplex_server.models.minicpmo.flow_cache import KEPT_FRAMES, FlowSlot
+from duplex_server.models.minicpmo.flow_past import Past, Workspace
 from duplex_server.models.minicpmo.token2wav_layout import FlowSizes
 
-__all__ = ["FlowDecoder", "Past"]
+__all__ = ["FlowDecoder"]
 
 GUIDANCE = 0.7
 """Strength of classifier-free guidance (specification §6.3)."""
 
 TIME_FEATURES = 256
 """Cosines and sines that a time is written as."""
-
-
-class Past:
-    """What the rows of one call remember, and how they take up what is new.
-
-    Args:
-        slots: one per row.
-        new: frames that the call makes.
-        keep: whether later calls follow.
-        strict: drop what the official code drops.
-    """
-
-    def __init__(self, slots: Sequence[FlowSlot], new: int, *, keep: bool, strict: bool) -> None:
-        self._slots, self._new, self._keep, self._strict = slots, new, keep, strict
-        lengths = [slot.length for slot in slots]
-        self._longest = max(lengths)
-        like = slots[0].attention
-        heads, head = like.shape[4], like.shape[6]
-        # One workspace for all blocks and steps: new keys first, then each row's past, zeros behind a shorter one.
-        self._workspace = like.new_zeros(2, 2, len(slots), heads, new + self._longest, head)
-        self._targets = [self._workspace[:, :, row, :, new : new + length] for row, length in enumerate(lengths)]
-        self.mask: Tensor | None = None
-        if min(lengths) < self._longest:
-            ends = torch.tensor(lengths, device=like.device) + new
-            allowed = torch.arange(new + self._longest, device=like.device) < ends[:, None]
-            self.mask = allowed.repeat(2, 1)[:, None, None]  # [2B, 1, 1, L], true where there is a key
-
-    def with_new(self, step: int, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Join the new keys and values, each [2B, heads, new, head], with the past: [2B, heads, L, head]."""
-        new = torch.stack([keys, values]).unflatten(1, (2, -1))  # [2 (k, v), 2 (conditional, not), B, heads, new, head]
-        self._workspace[..., : self._new, :] = new
-        torch._foreach_copy_(self._targets, [slot.past(step, block) for slot in self._slots])
-        if self._keep and self._strict:
-            for row, slot in enumerate(self._slots):
-                slot.keep_as_official(step, block, new[:, :, row])
-        elif self._keep:
-            self._keep_newest(step, block, new)
-        joined_keys, joined_values = self._workspace.flatten(1, 2)
-        return joined_keys, joined_values
-
-    def _keep_newest(self, step: int, block: int, new: Tensor) -> None:
-        """Write [2, 2, B, heads, new, head] over the oldest of the rows' rings, all in one call."""
-        count = min(self._new, KEPT_FRAMES)
-        views, parts = [], []
-        for row, slot in enumerate(self._slots):
-            begin = self._new - count
-            for view in slot.newest(step, block, count):
-                views.append(view)
-                parts.append(new[:, :, row, :, begin : begin + view.shape[3]])
-                begin += view.shape[3]
-        torch._foreach_copy_(views, parts)
-
-    def conv(self, step: int, block: int) -> Tensor:
-        """The convolutions' last inputs [2B, 2 · width, 2]."""
-        return torch.stack([slot.conv[step, block] for slot in self._slots], dim=1).flatten(0, 1)
-
-    def keep_conv(self, step: int, block: int, last: Tensor) -> None:
-        """Remember the convolutions' last inputs [2B, 2 · width, 2]."""
-        if self._keep:
-            rows = last.unflatten(0, (2, -1)).unbind(1)
-            torch._foreach_copy_([slot.conv[step, block] for slot in self._slots], list(rows))
-
-    def advance(self) -> None:
-        """Count the new frames, once all steps and blocks have kept them."""
-        if self._keep:
-            for slot in self._slots:
-                slot.advance(self._new)
 
 
 class FlowDecoder(nn.Module):
@@ -119,7 +51,7 @@ class FlowDecoder(nn.Module):
         for step in range(steps):
             delta = times[step + 1] - now
             inputs = torch.cat([torch.cat([x, x]).to(mu.dtype), given], dim=2)
-            conditional, unconditional = self.estimator(inputs, now, past, step).float().chunk(2)
+            conditional, unconditional = past.through(self.estimator, inputs, now, step).float().chunk(2)
             x = x + delta * ((1.0 + GUIDANCE) * conditional - GUIDANCE * unconditional)
             now = now + delta  # accumulated as in the official code, whose rounding this repeats
         past.advance()
@@ -130,16 +62,17 @@ class _Estimator(nn.Module):
     def __init__(self, sizes: FlowSizes) -> None:
         super().__init__()
         self.t_embedder = _TimeEmbedding(TIME_FEATURES, sizes.hidden)
-        self.in_proj = nn.Linear(4 * sizes.mels, sizes.hidden)
+        self.n_inputs = 4 * sizes.mels
+        self.in_proj = nn.Linear(self.n_inputs, sizes.hidden)
         self.blocks = nn.ModuleList([_Block(sizes) for _ in range(sizes.depth)])
         self.final_layer = _FinalLayer(sizes.hidden, sizes.mels)
 
-    def forward(self, inputs: Tensor, now: Tensor, past: Past, step: int) -> Tensor:
-        """Estimate the velocity [2B, frames, 80] from [2B, frames, 320]; one time for all rows."""
+    def forward(self, inputs: Tensor, now: Tensor, past: Workspace) -> Tensor:
+        """Estimate the velocity [2B, frames, 80] from [2B, frames, 320]; one time [] for all rows."""
         x = self.in_proj(inputs)
-        time = F.silu(self.t_embedder(now.to(x.device), x.dtype))
+        time = F.silu(self.t_embedder(now, x.dtype))
         for index, block in enumerate(self.blocks):
-            x = block(x, time, past, (step, index))
+            x = block(x, time, past, index)
         return self.final_layer(x, time)
 
 
@@ -169,11 +102,11 @@ class _Block(nn.Module):
         self.conv = _CausalConv(width)
         self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 9 * width))
 
-    def forward(self, x: Tensor, time: Tensor, past: Past, place: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, past: Workspace, index: int) -> Tensor:
         # In the checkpoint's order: shift, scale and gate of attention, of feed-forward, of convolution.
         a0, a1, a2, f0, f1, f2, c0, c1, c2 = self.adaLN_modulation(time).chunk(9, dim=1)
-        x = x + a2 * self.attn(_modulated(self.norm1(x), a0, a1), past, place)
-        x = x + c2 * self.conv(_modulated(self.norm3(x), c0, c1), past, place)
+        x = x + a2 * self.attn(_modulated(self.norm1(x), a0, a1), past, index)
+        x = x + c2 * self.conv(_modulated(self.norm3(x), c0, c1), past, index)
         return x + f2 * self.mlp(_modulated(self.norm2(x), f0, f1))
 
 
@@ -205,9 +138,9 @@ class _Attention(nn.Module):
         self.q_norm, self.k_norm = nn.LayerNorm(head, eps=1e-5), nn.LayerNorm(head, eps=1e-5)
         self.proj = nn.Linear(heads * head, width)
 
-    def forward(self, x: Tensor, past: Past, place: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, past: Workspace, index: int) -> Tensor:
         q, k, v = (part(x).unflatten(2, (self.heads, self.head)).transpose(1, 2) for part in self._parts())
-        keys, values = past.with_new(*place, self.k_norm(k), v)
+        keys, values = past.with_new(index, self.k_norm(k), v)
         y = F.scaled_dot_product_attention(self.q_norm(q), keys, values, attn_mask=past.mask)
         return self.proj(y.transpose(1, 2).flatten(2))
 
@@ -235,10 +168,10 @@ class _CausalConv(nn.Module):
             gap(), nn.Conv1d(width, width, 3), gap(), nn.LayerNorm(width), gap(), gap(), nn.Conv1d(width, width, 3)
         )
 
-    def forward(self, x: Tensor, past: Past, place: tuple[int, int]) -> Tensor:
-        kept1, kept2 = past.conv(*place).chunk(2, dim=1)
+    def forward(self, x: Tensor, past: Workspace, index: int) -> Tensor:
+        kept1, kept2 = past.conv_inputs(index).chunk(2, dim=1)
         first = torch.cat([kept1, x.transpose(1, 2)], dim=2)
         y = F.mish(self.block[3](self.block[1](first).transpose(1, 2)))
         second = torch.cat([kept2, y.transpose(1, 2)], dim=2)
-        past.keep_conv(*place, torch.cat([first[:, :, -2:], second[:, :, -2:]], dim=1))
+        past.keep_conv_inputs(index, torch.cat([first[:, :, -2:], second[:, :, -2:]], dim=1))
         return self.block[6](second).transpose(1, 2)

@@ -30,12 +30,15 @@ from duplex_server.models.minicpmo.hift_layers import (
     resblocks,
     stft,
 )
+from duplex_server.models.minicpmo.replays import Replays, at_least
 from duplex_server.models.minicpmo.token2wav_layout import HiftSizes
 
-__all__ = ["CausalHift", "CausalTail", "source_noise"]
+__all__ = ["RECORDED_ROWS", "CausalHift", "CausalTail", "source_noise"]
 
 NOISE_S = 30
 """Period of our noise table. The official one is 300 s long, which is 260 MB on the device for a hiss."""
+RECORDED_ROWS = (1, 4)
+"""Rows for which the network is recorded. Ours: with more, computing takes longer than telling the GPU what."""
 F0_HISTORY = 8
 """Frames to the left that a value of F0 depends on: four convolutions of three."""
 
@@ -137,7 +140,15 @@ class CausalHift(nn.Module):
         )
 
     @torch.inference_mode()
-    def step(self, mels: Sequence[Tensor], tails: Sequence[CausalTail], noise: Tensor, *, final: bool) -> list[Tensor]:
+    def step(
+        self,
+        mels: Sequence[Tensor],
+        tails: Sequence[CausalTail],
+        noise: Tensor,
+        *,
+        final: bool,
+        replays: Replays | None = None,
+    ) -> list[Tensor]:
         """Make the next samples of rows whose windows have the same shape; their tails are updated.
 
         Args:
@@ -145,6 +156,7 @@ class CausalHift(nn.Module):
             tails: one per row, of equal ``window``.
             noise: table [samples, 9].
             final: nothing follows, so give out everything.
+            replays: recordings of the network's device; None: nothing is recorded.
 
         Returns:
         XX
@@ -162,7 +174,9 @@ class CausalHift(nn.Module):
         speech = mel.new_empty(len(tails), 0)
         if spoken_to > spoken:
             per_mel = self.shape.samples_per_mel
-            speech = self._decode(mel[:, :, :voiced_to], source, final)[:, spoken * per_mel : spoken_to * per_mel]
+            speech = self._decode(mel[:, :, :voiced_to], source, final, replays)[
+                :, spoken * per_mel : spoken_to * per_mel
+            ]
         drop = max(0, spoken_to - self.history)
         for row, tail in enumerate(tails):
             tail.voiced, tail.spoken = tail.start + voiced_to, tail.start + spoken_to
@@ -195,7 +209,7 @@ class CausalHift(nn.Module):
         hiss = (voiced * NOISE_STD + (1 - voiced) * SINE_AMPLITUDE / 3) * noise[places % noise.shape[0]]
         return torch.tanh(self.m_source.l_linear(sines * voiced + hiss)).squeeze(-1)
 
-    def _decode(self, mel: Tensor, source: Tensor, final: bool) -> Tensor:
+    def _decode(self, mel: Tensor, source: Tensor, final: bool, replays: Replays | None) -> Tensor:
         """Samples [B, 480 · frames] of the window; not final: five frames fewer than ``mel`` has."""
         shape = self.shape
         spectrum = stft(source, shape.n_fft, shape.hop)
@@ -203,6 +217,27 @@ class CausalHift(nn.Module):
             mel = F.pad(mel, (0, self.pre_ahead))
         else:
             spectrum = spectrum[:, :, : -self.pre_ahead * shape.stft_frames_per_mel]
+        # The ends of turns are of any length: not worth a recording.
+        x = self._network(mel, spectrum) if replays is None or final else self._recorded(mel, spectrum, replays)
+        speech = inverse_stft(x, shape.n_fft, shape.hop).clamp(-AUDIO_LIMIT, AUDIO_LIMIT)
+        return speech if final else speech[:, : -shape.samples_per_mel]
+
+    def _recorded(self, mel: Tensor, spectrum: Tensor, replays: Replays) -> Tensor:
+        if len(mel) > RECORDED_ROWS[-1]:
+            return self._network(mel, spectrum)
+        n_rows = at_least(len(mel), RECORDED_ROWS, RECORDED_ROWS[-1])
+        key = (self, n_rows, mel.shape[2], spectrum.shape[2])
+
+        def make() -> tuple[Tensor, Tensor]:
+            return mel.new_zeros(n_rows, *mel.shape[1:]), spectrum.new_zeros(n_rows, *spectrum.shape[1:])
+
+        for buffer, given in zip(replays.buffers(key, make), (mel, spectrum), strict=True):
+            buffer[: len(given)] = given
+        return replays.run(key, self._network)[: len(mel)]
+
+    def _network(self, mel: Tensor, spectrum: Tensor) -> Tensor:
+        """From mel frames and the source's spectrum to what the samples are made of."""
+        shape = self.shape
         x = self.conv_pre(mel)
         kinds, downs = len(shape.resblock_kernels), downsampling_of_source(shape)
         for level, (up, rate) in enumerate(zip(self.ups, shape.upsample_rates, strict=True)):
@@ -213,9 +248,7 @@ class CausalHift(nn.Module):
             thinned = self.source_downs[level](F.pad(spectrum, (downs[level] - 1, 0)))
             x = x + self.source_resblocks[level](thinned)
             x = torch.stack([self.resblocks[level * kinds + kind](x) for kind in range(kinds)]).mean(dim=0)
-        x = self.conv_post(F.pad(F.leaky_relu(x), (self.conv_post.kernel_size[0] - 1, 0)))
-        speech = inverse_stft(x, shape.n_fft, shape.hop).clamp(-AUDIO_LIMIT, AUDIO_LIMIT)
-        return speech if final else speech[:, : -shape.samples_per_mel]
+        return self.conv_post(F.pad(F.leaky_relu(x), (self.conv_post.kernel_size[0] - 1, 0)))
 
     def _history(self) -> int:
         """Frames to the left of a frame that its samples depend on, from the layers' kernels.

@@ -14,8 +14,9 @@ from torch import Tensor
 
 __all__ = ["Int4Kernel", "agree", "int8_product"]
 
-_TOLERANCE = 0.02
-"""Largest relative difference of products: of other weights it would be about 1; rounding to bfloat16 makes 0.004."""
+_TOLERANCE = 0.03
+"""Largest relative difference of products: of other weights it would be about 1. Rounding to bfloat16 makes 0.004, the
+kernel for four bits on an H200 0.02, beside the 0.1 that four bits cost at all."""
 _INNER_TILES = {"cpu": 2, "cuda": 8}
 """How many tiles of 16 inputs lie together. Ours, of the numbers that the kernels take; the CPU's ignores it."""
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from duplex_server.models.minicpmo.recorded_steps import RecordedSteps, with_padding
+from duplex_server.models.minicpmo.rectangle import Rectangle
 from duplex_server.models.minicpmo.rope import Rope
 
 __all__ = ["ContextFull", "KvCache", "LayerCache", "Padded", "Ragged"]
@@ -64,10 +66,10 @@ class Ragged:
             self._index[device] = (both[0], both[1])
         return self._index[device]
 
-    def padded(self, device: torch.device) -> Padded:
+    def padded(self, device: torch.device, *, causal: bool) -> Padded:
         """Return where the positions stand when rows are padded to the longest; the same for all layers."""
         if device not in self._padded:
-            self._padded[device] = Padded.of(self, device)
+            self._padded[device] = Padded.of(self, device, causal=causal)
         return self._padded[device]
 
 
@@ -85,7 +87,7 @@ class Padded:
     """What each place sees, bool ``[slots, new, all]``."""
 
     @classmethod
-    def of(cls, ragged: Ragged, device: torch.device) -> Padded:
+    def of(cls, ragged: Ragged, device: torch.device, *, causal: bool) -> Padded:
         """Arrange rows; everything is computed on the host and brought to the device in one copy."""
         n_new = max(ragged.counts)
         n_all = max(past + count for past, count in zip(ragged.pasts, ragged.counts, strict=True))
@@ -95,15 +97,15 @@ class Padded:
         slots = range(len(ragged.rows)) if gathered else [row - first for row in ragged.rows]
         n_slots = len(ragged.rows) if gathered else last - first + 1
         of_position = [
-            (slot, place, past + place)
+            (slot, place, past + (place if causal else count - 1))
             for slot, past, count in zip(slots, ragged.pasts, ragged.counts, strict=True)
             for place in range(count)
         ]
         index = torch.tensor(of_position, dtype=torch.int64).t().to(device, non_blocking=True)
-        slot_of, place_of, position_of = index.unbind(0)
+        slot_of, place_of, seen_of = index.unbind(0)
         # What is padding sees the first key: its result is not used, but it must not be a division by nothing.
         sees_up_to = torch.zeros(n_slots, n_new, dtype=torch.int64, device=device)
-        sees_up_to[slot_of, place_of] = position_of
+        sees_up_to[slot_of, place_of] = seen_of
         mask = torch.arange(n_all, device=device) <= sees_up_to[:, :, None]
         chosen = torch.tensor(ragged.rows, device=device) if gathered else slice(first, last + 1)
         return cls(chosen, slot_of, place_of, mask)
@@ -114,6 +116,7 @@ class LayerCache:
 
     Args:
         together: whether rows attend in one masked call instead of one call each; pays where calls are dear.
+        causal: whether a new position sees none behind itself; else it sees all of its row.
     """
 
     def __init__(
@@ -126,32 +129,35 @@ class LayerCache:
         device: torch.device,
         dtype: torch.dtype,
         together: bool,
+        causal: bool = True,
     ) -> None:
         self.device = device
         self.keys = torch.zeros(rows, kv_heads, capacity, head_dim, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
-        self._together = together
+        self._together, self._causal = together, causal
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, ragged: Ragged) -> Tensor:
-        """Store the new keys and values, and let each row's queries see what the row has up to themselves.
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, where: Ragged | Rectangle) -> Tensor:
+        """Store the new keys and values, and let each row's queries see what the row has, up to themselves if causal.
 
         Args:
             queries: ``[S, heads, head_dim]``, rotated.
             keys: ``[S, kv_heads, head_dim]``, rotated.
             values: ``[S, kv_heads, head_dim]``.
-            ragged: whose they are.
+            where: whose they are.
 
         Returns:
             ``[S, heads · head_dim]``.
         """
-        rows, positions = ragged.index(self.device)
+        rows, positions = where.index(self.device)
         self.keys[rows, :, positions] = keys
         self.values[rows, :, positions] = values
-        if self._together and len(ragged.rows) > 1:
-            return self._attend_together(queries, ragged)
+        if isinstance(where, Rectangle):
+            return self._attend_rectangle(queries, where)
+        if self._together and len(where.rows) > 1:
+            return self._attend_together(queries, where)
         parts = [
             self._attend_one(queries[start:end], row, past)
-            for (start, end), row, past in zip(ragged.bounds, ragged.rows, ragged.pasts, strict=True)
+            for (start, end), row, past in zip(where.bounds, where.rows, where.pasts, strict=True)
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -160,14 +166,14 @@ class LayerCache:
         n_all = past + n_new
         # One query sees everything, and where there is no past the mask is the usual triangle: both need no mask.
         mask = None
-        if n_new > 1 and past:
+        if self._causal and n_new > 1 and past:
             mask = torch.ones(n_new, n_all, dtype=torch.bool, device=self.device).tril(past)
         seen = functional.scaled_dot_product_attention(
             queries.transpose(0, 1)[None],
             self.keys[row, None, :, :n_all],
             self.values[row, None, :, :n_all],
             attn_mask=mask,
-            is_causal=n_new > 1 and not past,
+            is_causal=self._causal and n_new > 1 and not past,
             enable_gqa=True,
         )
         return seen[0].transpose(0, 1).reshape(n_new, -1)
@@ -178,7 +184,7 @@ class LayerCache:
         The query heads that share a key head stand in a row as further queries, so keys are not repeated for them.
         """
         n_kv_heads, head_dim = self.keys.shape[1], self.keys.shape[3]
-        padded = ragged.padded(self.device)
+        padded = ragged.padded(self.device, causal=self._causal)
         n_slots, n_new, n_all = padded.mask.shape
         group = queries.shape[1] // n_kv_heads
         asked = queries.new_zeros(n_slots, n_new, n_kv_heads, group, head_dim)
@@ -191,6 +197,18 @@ class LayerCache:
         )
         seen = seen.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4)  # [slots, new, kv_heads, group, head_dim]
         return seen[padded.slot_of, padded.place_of].flatten(1)
+
+    def _attend_rectangle(self, queries: Tensor, where: Rectangle) -> Tensor:
+        """Attend in one call of a shape that does not depend on how long the rows are; see :meth:`_attend_together`."""
+        n_kv_heads = self.keys.shape[1]
+        asked = queries.unflatten(1, (n_kv_heads, -1)).unflatten(0, (where.n_slots, where.n_new))
+        seen = functional.scaled_dot_product_attention(
+            asked.permute(0, 2, 3, 1, 4).flatten(2, 3),  # [slots, kv_heads, group · new, head_dim]
+            self.keys[: where.n_slots, :, : where.n_all],
+            self.values[: where.n_slots, :, : where.n_all],
+            attn_mask=where.mask,
+        )
+        return seen.unflatten(2, (-1, where.n_new)).permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)
 
 
 class KvCache:
@@ -208,6 +226,10 @@ class KvCache:
         dtype: of keys and values.
         rope: how keys are rotated.
         together: see :class:`LayerCache`.
+        recorded: whether there will be :attr:`steps`, on the one device of all layers.
+
+    Attributes:
+        steps: how most steps are taken, where they are recorded.
     """
 
     def __init__(
@@ -221,12 +243,16 @@ class KvCache:
         dtype: torch.dtype,
         rope: Rope,
         together: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.capacity = capacity
         self.rope = rope
         self.lengths = [0] * rows
+        self.steps: RecordedSteps | None = None
+        # One position beyond the rows' own is where padding is written.
+        length = with_padding(capacity) if recorded else capacity
         self.layers = [
-            LayerCache(rows, kv_heads, capacity, head_dim, device=device, dtype=dtype, together=together)
+            LayerCache(rows, kv_heads, length, head_dim, device=device, dtype=dtype, together=together)
             for device in devices
         ]
 

@@ -14,7 +14,10 @@ from torch.nn import functional
 from duplex_server.models.minicpmo.config import LlmConfig
 from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.kv import KvCache, Ragged
-from duplex_server.models.minicpmo.rope import Rope, rotated
+from duplex_server.models.minicpmo.recorded_steps import RecordedSteps
+from duplex_server.models.minicpmo.rectangle import Rectangle
+from duplex_server.models.minicpmo.replays import Replays
+from duplex_server.models.minicpmo.rope import Rope, rotated_together, signed
 
 __all__ = ["Qwen3", "RmsNorm"]
 
@@ -52,8 +55,9 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries ``[S, heads, head_dim]``, keys and values ``[S, kv_heads, head_dim]``."""
         per_head = (-1, self._head_dim)
-        queries = rotated(self.q_norm(self.q_proj(x).unflatten(-1, per_head)), cos, sin)
-        keys = rotated(self.k_norm(self.k_proj(x).unflatten(-1, per_head)), cos, sin)
+        queries = self.q_norm(self.q_proj(x).unflatten(-1, per_head))
+        keys = self.k_norm(self.k_proj(x).unflatten(-1, per_head))
+        queries, keys = rotated_together(queries, keys, cos, sin)
         return queries, keys, self.v_proj(x).unflatten(-1, per_head)
 
 
@@ -113,7 +117,6 @@ class Qwen3(nn.Module):
         self.config = config
         self.model = _Body(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._before, self._after = _Layer.before, _Layer.after
         self.rope = Rope(config.head_dim, config.rope_theta)
 
     @property
@@ -126,10 +129,11 @@ class Qwen3(nn.Module):
         """Device of each layer."""
         return [layer.input_layernorm.weight.device for layer in self._layers]
 
-    def new_cache(self, rows: int, capacity: int, *, together: bool = False) -> KvCache:
-        """Return an empty cache on the layers' devices, see :class:`KvCache`."""
+    def new_cache(self, rows: int, capacity: int, *, together: bool = False, replays: Replays | None = None) -> KvCache:
+        """Return an empty cache on the layers' devices, see :class:`KvCache`; several record nothing."""
         config = self.config
-        return KvCache(
+        recorded = replays is not None and len(set(self.devices)) == 1
+        cache = KvCache(
             self.devices,
             rows,
             config.num_key_value_heads,
@@ -138,16 +142,17 @@ class Qwen3(nn.Module):
             dtype=self.dtype,
             rope=self.rope,
             together=together,
+            recorded=recorded,
         )
-
-    def compile(self, backend: str = "inductor") -> None:
-        """Compile what surrounds attention, once for all layers; each new kind of shape costs seconds.
-
-        Args:
-            backend: of ``torch.compile``.
-        """
-        self._before = torch.compile(_Layer.before, backend=backend, dynamic=True)
-        self._after = torch.compile(_Layer.after, backend=backend, dynamic=True)
+        if replays is not None and recorded:
+            cache.steps = RecordedSteps(
+                cache,
+                replays,
+                lambda x, where: self._run(x, where, cache),
+                width=config.hidden_size,
+                group=config.num_attention_heads // config.num_key_value_heads,
+            )
+        return cache
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
@@ -172,7 +177,10 @@ class Qwen3(nn.Module):
             ContextFull: a row is too short; nothing has been changed.
         """
         ragged = cache.reserve(rows, [len(part) for part in embeds])
-        hidden = self._run(torch.cat([part.to(self.dtype) for part in embeds]), ragged, cache)
+        x = torch.cat([part.to(self.dtype) for part in embeds])
+        hidden = cache.steps.run(x, ragged) if cache.steps is not None else None
+        if hidden is None:
+            hidden = self._run(x, ragged, cache)
         cache.commit(ragged)
         return list(hidden.split(list(ragged.counts)))
 
@@ -182,19 +190,18 @@ class Qwen3(nn.Module):
         scores: Tensor = self.lm_head(hidden.to(self.lm_head.weight.device))
         return scores
 
-    def _run(self, x: Tensor, ragged: Ragged, cache: KvCache) -> Tensor:
+    def _run(self, x: Tensor, where: Ragged | Rectangle, cache: KvCache) -> Tensor:
         if self.dtype is torch.float16:
             x = x.float()
         angles: dict[torch.device, tuple[Tensor, Tensor]] = {}
         for layer, layer_cache in zip(self._layers, cache.layers, strict=True):
             device = layer_cache.device
             if device not in angles:
-                _, positions = ragged.index(device)
+                _, positions = where.index(device)
                 cos, sin = self.rope.cos_sin(positions, self.dtype)
-                angles[device] = (cos[:, None], sin[:, None])  # [S, 1, head_dim], the same for all heads
+                angles[device] = (cos[:, None], signed(sin)[:, None])  # [S, 1, head_dim], the same for all heads
             x = x.to(device)
-            seen = layer_cache.attend(*self._before(layer, x, *angles[device]), ragged)
-            x = self._after(layer, x, seen)
+            x = layer.after(x, layer_cache.attend(*layer.before(x, *angles[device]), where))
         out: Tensor = self.model.norm(x.to(self.model.norm.weight.device))
         return out
 

@@ -29,6 +29,10 @@ _DEAD = ("tts.model.embed_tokens.", "tts.projector_spk.")
 
 _FLOW_RECENT_FRAMES = 100
 """Mel frames that the flow model remembers beyond the voice prompt. Source: the official trim (specification §6.3)."""
+_FLOW_WORKSPACES = 2
+_FLOW_WORKSPACE_FRAMES = 198
+"""Where a GPU's steps are recorded, each has its rows' past and what is new for one step of the solver: up to twice
+for each row, since they are recorded for several numbers of rows; frames beyond the prompt, rounded up."""
 _SPEECH_POSITIONS = 1024
 """Positions of the speech decoder's cache, as ``speaking`` allocates it: half a minute."""
 _HEAD_POSITIONS = 2048
@@ -107,6 +111,10 @@ class Measured:
     def parts(self) -> tuple[Part, ...]:
         return (self.embedding, *self.layers, self.head, self.vision, self.audio, self.speech)
 
+    def planned_bytes(self, conversations: int) -> int:
+        """Return what all parts take in 16 bits, with the states of some conversations."""
+        return sum(part.weights[Precision.FULL] + conversations * part.state for part in self.parts)
+
 
 def measure(folder: Path, conversation: Conversation) -> Measured:
     """Measure a checkpoint folder.
@@ -129,6 +137,7 @@ def measure(folder: Path, conversation: Conversation) -> Measured:
         sizes = FlowSizes.of({name: info.shape for name, info in flow.items()})
         prompt_frames = round(conversation.prompt_s * 50)
         speech_state += _flow_state(sizes, prompt_frames + _FLOW_RECENT_FRAMES, conversation.flow_steps)
+        speech_state += _FLOW_WORKSPACES * _flow_state(sizes, prompt_frames + _FLOW_WORKSPACE_FRAMES, 1)
         # What the flow model knows of a voice is there once for all who speak with it; one voice is the usual case.
         token2wav += _flow_state(sizes, prompt_frames, conversation.flow_steps)
     else:

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelError, ModelLoadError
 from duplex_server.models.base import RowFailure, RowOutput, RowUnit
-from duplex_server.models.minicpmo.audio_encoder import AudioCache
 from duplex_server.models.minicpmo.duplex import DuplexLoop
 from duplex_server.models.minicpmo.kv import ContextFull
 from duplex_server.models.minicpmo.mel import MelChunk, StreamingMel
@@ -27,9 +25,10 @@ from duplex_server.models.minicpmo.options import (
     DuplexOptions,
 )
 from duplex_server.models.minicpmo.parts import Parts
-from duplex_server.models.minicpmo.pictures import slice_picture
 from duplex_server.models.minicpmo.refusals import RETRY_AFTER_S, refusal_of
+from duplex_server.models.minicpmo.replays import Replays
 from duplex_server.models.minicpmo.sampling import Sampler
+from duplex_server.models.minicpmo.seeing import Seeing
 from duplex_server.models.minicpmo.speaking import Speaking
 from duplex_server.models.minicpmo.spreading import spread
 from duplex_server.models.minicpmo.stopwatch import DECODE, PREFILL, Stopwatch
@@ -118,6 +117,8 @@ class MiniCPMO:
         self._voices = voices
         self._options = options
         tokenizer = parts.tokenizer
+        replays = {device: Replays(device) for device in parts.devices} if options.recorded else {}
+        self._seeing = Seeing(parts.vision, parts.config.slicing, options.max_frames, options.max_slices)
         self._loop = DuplexLoop(
             parts.llm,
             rows,
@@ -128,16 +129,29 @@ class MiniCPMO:
             marker=tokenizer.encode("\n\nprevious: "),
             official=options.official,
             together=options.together,
+            replays=replays.get(parts.llm.devices[0]),
         )
-        weight = next(parts.audio.parameters())
-        self._heard = AudioCache(
-            parts.config.audio, rows, dtype=weight.dtype, device=weight.device, together=options.together
-        )
+        self._heard = parts.audio.new_cache(rows, together=options.together, replays=replays.get(parts.audio.device))
         self._speaking: Speaking | None = None
         if parts.decoder is not None and parts.token2wav is not None:
-            self._speaking = Speaking(parts.decoder, parts.token2wav, rows, together=options.together)
+            of_speech = replays.get(parts.token2wav.device)
+            self._speaking = Speaking(
+                parts.decoder, parts.token2wav, rows, together=options.together, replays=of_speech
+            )
         self._rows: dict[int, _Row] = {}
         self._watch = Stopwatch(parts.llm.devices[0], observe)
+
+    def rehearse(self) -> None:
+        """Record all steps that may come, where steps are recorded, so that no conversation has to wait for it.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory for the rows.
+        """
+        self._audio.rehearse(self._heard)
+        self._loop.rehearse(self._options.usual_tokens(self._parts.config.query_num))
+        if self._speaking is not None:
+            voice = self._voices.of(SessionSetup())
+            self._speaking.rehearse(None if voice is None else voice.prompt)
 
     # -- conversations ------------------------------------------------------------------------------------------------
 
@@ -261,7 +275,7 @@ class MiniCPMO:
 
     def _perceived(self, batch: Sequence[RowUnit], chunks: Sequence[MelChunk]) -> list[UnitInput]:
         """Turn what came into embeddings: one call for the sound of all rows, one for their pictures."""
-        seen = self._seen([given.unit for given in batch])
+        seen = self._seeing.embeddings([given.unit.frames for given in batch])
         self._watch.ended("see")
         heard = self._audio.stream(chunks, [given.row for given in batch], self._heard)
         self._watch.ended("hear")
@@ -269,25 +283,6 @@ class MiniCPMO:
             UnitInput(given.row, audio, pictures, self._rows[given.row].typed[:TYPED_PER_UNIT_TOKENS], given.unit.floor)
             for given, audio, pictures in zip(batch, heard, seen, strict=True)
         ]
-
-    def _seen(self, units: Sequence[Unit]) -> list[list[Tensor]]:
-        """Return of each unit's pictures the embeddings, ``[1 + slices, queries, hidden]`` each."""
-        vision, most = self._parts.vision, self._options.max_frames
-        if vision is None:
-            return [[] for _ in units]
-        slices = self._parts.config.slicing
-        frames = [
-            [
-                slice_picture(frame.rgb, self._options.max_slices, slices.scale_resolution, slices.patch_size)
-                for frame in unit.frames[-most:]
-            ]
-            for unit in units
-        ]
-        parts = [part for pictures in frames for picture in pictures for part in picture]
-        if not parts:
-            return [[] for _ in units]
-        embeds = iter(vision.encode(parts).split([len(picture) for pictures in frames for picture in pictures]))
-        return [[next(embeds) for _ in pictures] for pictures in frames]
 
     def _take_typed(self, row: _Row, unit: Unit) -> None:
         """Let what was typed wait to be read; a text for which there is no room is refused."""

@@ -25,6 +25,8 @@ TYPED_PER_UNIT_TOKENS = 256
 """Most typed tokens that a unit takes; what is longer goes on with the next. Ours: it bounds a unit's length."""
 TYPED_MAX_TOKENS = 16_384
 """Most typed tokens that wait, a minute of units."""
+AROUND_INPUT_TOKENS = 4
+"""Most positions around a unit's input that come with it: the end of the unit before, and its own beginning."""
 HEAD_MAX_TOKENS = 2048
 """Longest head: instructions and the recorded voice."""
 
@@ -45,8 +47,18 @@ class DuplexOptions:
     """Of each conversation's random numbers; None: another for each."""
     together: bool = False
     """Whether rows attend in one masked call; pays on a GPU."""
+    recorded: bool = False
+    """Whether steps are recorded and replayed, see :class:`~duplex_server.models.minicpmo.replays.Replays`."""
     official: bool = False
     """Behave as the official code does, bug for bug."""
+
+    def usual_tokens(self, queries: int) -> list[int]:
+        """Return the positions that units have whose pictures are not sliced, where nothing is typed.
+
+        Args:
+            queries: embeddings of a picture.
+        """
+        return [AROUND_INPUT_TOKENS + AUDIO_EMBEDS + count * (queries + 2) for count in range(self.max_frames + 1)]
 
     def capacity(self, queries: int) -> int:
         """Return the positions that a row needs.

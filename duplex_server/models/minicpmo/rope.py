@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Rope", "rotated"]
+__all__ = ["Rope", "rotated", "rotated_together", "signed"]
 
 
 class Rope:
@@ -67,3 +67,25 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (i, i + head_dim/2) of ``x`` ``[..., head_dim]``; ``cos`` and ``sin`` are broadcast to it."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def rotated_together(queries: Tensor, keys: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate queries ``[S, heads, head_dim]`` and keys ``[S, kv_heads, head_dim]`` as :func:`rotated` does, to the bit.
+
+    In half as many calls, which is what it costs on a GPU.
+
+    Args:
+        queries: not rotated.
+        keys: not rotated.
+        cos: ``[S, 1, head_dim]``.
+        sin: likewise, its first half negative: see :func:`signed`.
+    """
+    both = torch.cat([queries, keys], dim=1)
+    turned = both * cos + both.roll(both.shape[-1] // 2, dims=-1) * sin
+    return turned[:, : queries.shape[1]], turned[:, queries.shape[1] :]
+
+
+def signed(sin: Tensor) -> Tensor:
+    """Return the sines with the first half negative: the sign of the half of a pair that comes to stand there."""
+    first, second = sin.chunk(2, dim=-1)
+    return torch.cat((-first, second), dim=-1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from duplex_server.models.minicpmo.tokens import SPECIAL
 
-__all__ = ["Choice", "Sampler", "SamplingOptions", "less_likely", "top_k_top_p"]
+__all__ = ["BARRED_MAX", "Choice", "Sampler", "SamplingOptions", "less_likely", "top_k_top_p"]
 
 _REPEATABLE = frozenset(
     {
@@ -30,6 +30,8 @@ _REPEATABLE = frozenset(
     }
 )
 """What decides, and says nothing: deciding the same as before is no repetition."""
+BARRED_MAX = 8
+"""Most ids that one choice bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Sampler:
         self._official = official
         forbidden = {*bad_ids, SPECIAL.tts_pad} | ({SPECIAL.chunk_eos} if official else set())
         self._forbidden = torch.tensor(sorted(forbidden), dtype=torch.int64)
+        self._forbidden_on: dict[torch.device, Tensor] = {}
 
     @torch.inference_mode()
     def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[int]:
@@ -91,45 +94,68 @@ class Sampler:
         """
         if self._official:
             return [self._choose_officially(scores, choice) for scores, choice in zip(logits, choices, strict=True)]
-        scores = self._adjusted(logits.float(), choices)
-        if self.options.greedy:
-            chosen = scores.argmax(dim=-1)
-        else:
-            chosen = self._drawn(scores, [choice.generator for choice in choices])
-        if self.options.listen_top_k is not None:
-            better = (scores > scores[:, SPECIAL.listen, None]).sum(dim=-1)
-            chosen = torch.where(better < self.options.listen_top_k, SPECIAL.listen, chosen)
-        return [int(token) for token in chosen.tolist()]
+        told = (part.to(logits.device) for part in self.told(choices))
+        found: list[int] = self.chosen_from(logits, *told).tolist()
+        return found
 
-    def _adjusted(self, scores: Tensor, choices: Sequence[Choice]) -> Tensor:
-        """Return ``scores`` ``[B, vocabulary]`` after all that makes tokens more or less likely."""
+    def told(self, choices: Sequence[Choice], n_said: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Bring choices into the form of :meth:`chosen_from`, on the host. Draws what chance decides.
+
+        Args:
+            choices: of each row.
+            n_said: columns for what was said; None: as many as are needed.
+        """
         options = self.options
-        scores = scores.index_fill(1, self._forbidden.to(scores.device), -math.inf)
-        for row, choice in enumerate(choices):
-            if choice.barred:
-                scores[row, list(choice.barred)] = -math.inf
         said = [
             [token for token in choice.history[-options.repetition_window :] if token not in _REPEATABLE]
             for choice in choices
         ]
-        if options.repetition_penalty != 1 and any(said):
-            longest = max(map(len, said))
-            # Filled up with an id that is forbidden: whatever divides −∞, it stays. An id that stands there twice is
-            # written twice, with the same value.
-            padded = [[*row, *[SPECIAL.tts_pad] * (longest - len(row))] for row in said]
-            ids = torch.tensor(padded, device=scores.device)
-            scores.scatter_(1, ids, less_likely(scores.take_along_dim(ids, 1), options.repetition_penalty))
-        scores[:, SPECIAL.turn_eos] = less_likely(scores[:, SPECIAL.turn_eos], options.turn_end_penalty)
+        n_said = max(map(len, said)) if n_said is None else n_said
+        # Filled up with an id that is forbidden: whatever divides or replaces −∞, it stays.
+        filled = [[*row, *[SPECIAL.tts_pad] * (n_said - len(row))] for row in said]
+        barred = [[*choice.barred, *[SPECIAL.tts_pad] * (BARRED_MAX - len(choice.barred))] for choice in choices]
         scales = [math.log(options.listen_scale * choice.listen_scale) for choice in choices]
-        scores[:, SPECIAL.listen] += torch.tensor(scales, device=scores.device)
-        return scores
+        uniform = [0.0 if options.greedy else float(torch.rand(1, generator=choice.generator)) for choice in choices]
+        return (
+            torch.tensor(filled, dtype=torch.int64).reshape(len(choices), n_said),
+            torch.tensor(barred, dtype=torch.int64),
+            torch.tensor([scales, uniform]).t(),
+        )
 
-    def _drawn(self, scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def chosen_from(self, logits: Tensor, said: Tensor, barred: Tensor, numbers: Tensor) -> Tensor:
+        """Choose without asking the host for anything: int64 ``[B]``.
+
+        Args:
+            logits: ``[B, vocabulary]``, unchanged.
+            said: ids that are made less likely, int64 ``[B, n]``.
+            barred: ids that must not be chosen, int64 ``[B, m]``.
+            numbers: of each row what is added to the score of listening, and the number in 0..1 that decides,
+                float32 ``[B, 2]``.
+        """
+        options = self.options
+        scores = logits.float().index_fill(1, self._forbidden_at(logits.device), -math.inf)
+        scores.scatter_(1, barred, -math.inf)
+        if options.repetition_penalty != 1 and said.shape[1]:
+            # An id that stands there twice is written twice, with the same value.
+            scores.scatter_(1, said, less_likely(scores.take_along_dim(said, 1), options.repetition_penalty))
+        scores[:, SPECIAL.turn_eos] = less_likely(scores[:, SPECIAL.turn_eos], options.turn_end_penalty)
+        scores[:, SPECIAL.listen] += numbers[:, 0]
+        chosen = scores.argmax(dim=-1) if options.greedy else self._drawn(scores, numbers[:, 1])
+        if options.listen_top_k is not None:
+            better = (scores > scores[:, SPECIAL.listen, None]).sum(dim=-1)
+            chosen = chosen.masked_fill(better < options.listen_top_k, SPECIAL.listen)
+        return chosen
+
+    def _forbidden_at(self, device: torch.device) -> Tensor:
+        if device not in self._forbidden_on:
+            self._forbidden_on[device] = self._forbidden.to(device)
+        return self._forbidden_on[device]
+
+    def _drawn(self, scores: Tensor, uniform: Tensor) -> Tensor:
         """Draw from the likeliest tokens; one uniform number of each row decides."""
         best, ids = (scores / self.options.temperature).topk(self.options.top_k, dim=-1)  # [B, k], largest first
         shares = best.softmax(dim=-1)
-        kept = torch.where(shares.cumsum(dim=-1) - shares <= self.options.top_p, shares, 0)
-        uniform = torch.cat([torch.rand(1, generator=generator) for generator in generators]).to(scores.device)
+        kept = shares.masked_fill(shares.cumsum(dim=-1) - shares > self.options.top_p, 0)
         reached = kept.cumsum(dim=-1)
         place = (reached <= uniform[:, None] * reached[:, -1:]).sum(dim=-1, keepdim=True)
         return ids.take_along_dim(place.clamp(max=ids.shape[1] - 1), 1)[:, 0]

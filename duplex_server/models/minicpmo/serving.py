@@ -11,7 +11,7 @@ import torch
 from duplex_server.errors import ModelLoadError
 from duplex_server.models.minicpmo.model import MiniCPMO
 from duplex_server.models.minicpmo.options import DuplexOptions
-from duplex_server.models.minicpmo.parts import DTYPES, Parts, best_dtype, check_device, load_parts
+from duplex_server.models.minicpmo.parts import DTYPES, Parts, best_dtype, check_device, choose_kernels, load_parts
 from duplex_server.models.minicpmo.placement import Placement, Precision
 from duplex_server.models.minicpmo.sampling import SamplingOptions
 from duplex_server.models.minicpmo.speech_tokens import SpeechSampling
@@ -37,7 +37,7 @@ def build(
     picture_slices: int = 1,
     voice_file: str = "",
     greedy: bool = False,
-    compile: bool = False,  # noqa: A002  (as the setting is called)
+    recorded: bool = True,
     seed: int | None = None,
     official: bool = False,
     model: Callable[..., MiniCPMO] = MiniCPMO,
@@ -56,7 +56,7 @@ def build(
         picture_slices: most slices of a picture; 1 for none.
         voice_file: recording of the usual voice, in place of the checkpoint's.
         greedy: always the likeliest token and code, for tests.
-        compile: let torch compile the layers of the language model; ignored on a processor.
+        recorded: record what a GPU does in a step, and replay it; ignored on a processor.
         seed: of every conversation's random numbers, for tests.
         official: behave as the official code does, bug for bug.
         model: makes the model.
@@ -69,8 +69,7 @@ def build(
         check_device(device)
     on_gpu = torch.device(placed.layers[0]).type == "cuda"
     if on_gpu and not official:
-        # What turns codes into sound computes in float32, three times as fast in the tensor cores' way of it.
-        torch.set_float32_matmul_precision("high")
+        choose_kernels()
     options = DuplexOptions(
         window=WindowOptions(WindowMode(window), high_tokens=window_tokens, low_tokens=window_tokens * 7 // 8),
         sampling=SamplingOptions(greedy=greedy),
@@ -79,6 +78,7 @@ def build(
         frame_max_px=448 if picture_slices == 1 else _SLICED_MAX_PX,
         seed=seed,
         together=on_gpu,
+        recorded=on_gpu and recorded and not official,
         official=official,
     )
     parts = load_parts(
@@ -89,15 +89,15 @@ def build(
         speech_sampling=SpeechSampling(greedy=greedy),
         official=official,
     )
-    if compile and on_gpu:
-        parts.llm.compile()
     try:
-        return model(parts, rows, _voices(parts, voice_file), options)
+        made = model(parts, rows, _voices(parts, voice_file), options)
+        made.rehearse()
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
             f"{rows} conversations of {window_tokens} tokens do not fit beside the weights: "
             "set rows_per_worker or window_tokens lower"
         ) from error
+    return made
 
 
 def _placement(told: Mapping[str, Any]) -> Placement:

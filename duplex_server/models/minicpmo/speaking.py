@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from duplex_server.errors import CapacityError
+from duplex_server.models.minicpmo.flow_past import RecordedFlow
+from duplex_server.models.minicpmo.replays import Replays
+from duplex_server.models.minicpmo.rows import SPOKEN_TOKENS_MAX
 from duplex_server.models.minicpmo.speech_tokens import SpeechDecoder
 from duplex_server.models.minicpmo.token2wav import Token2Wav
 from duplex_server.models.minicpmo.units import UnitEnd
@@ -36,14 +39,33 @@ class Speaking:
         token2wav: makes sound.
         rows: how many conversations.
         together: see :class:`~duplex_server.models.minicpmo.kv.LayerCache`.
+        replays: recordings of the device of both; None: nothing is recorded.
     """
 
-    def __init__(self, decoder: SpeechDecoder, token2wav: Token2Wav, rows: int, *, together: bool = False) -> None:
+    def __init__(
+        self,
+        decoder: SpeechDecoder,
+        token2wav: Token2Wav,
+        rows: int,
+        *,
+        together: bool = False,
+        replays: Replays | None = None,
+    ) -> None:
         self._decoder = decoder
         self._token2wav = token2wav
-        self._codes = decoder.new_state(rows, _TURN_POSITIONS, together=together)
-        self._sounds = token2wav.new_state()
+        self._codes = decoder.new_state(rows, _TURN_POSITIONS, together=together, replays=replays)
+        self._sounds = token2wav.new_state(recorded=None if replays is None else RecordedFlow(replays, rows))
         self._open: set[int] = set()
+
+    def rehearse(self, prompt: VoicePrompt | None) -> None:
+        """Record the steps that may come, where steps are recorded.
+
+        Args:
+            prompt: of the usual voice; None: the first who speaks waits for what depends on its length.
+        """
+        self._decoder.rehearse(self._codes, SPOKEN_TOKENS_MAX)
+        if prompt is not None:
+            self._token2wav.rehearse(prompt, self._sounds)
 
     def open(self, row: int, prompt: VoicePrompt, seed: int) -> None:
         """Give a row a voice, from its next turn on if it has one.

@@ -14,7 +14,10 @@ from torch.nn import functional
 from duplex_server.models.minicpmo.config import TtsConfig
 from duplex_server.models.minicpmo.kv import KvCache, LayerCache, Ragged
 from duplex_server.models.minicpmo.llm import RmsNorm
-from duplex_server.models.minicpmo.rope import Rope, rotated
+from duplex_server.models.minicpmo.recorded_steps import RecordedSteps
+from duplex_server.models.minicpmo.rectangle import Rectangle
+from duplex_server.models.minicpmo.replays import Replays
+from duplex_server.models.minicpmo.rope import Rope, rotated_together, signed
 
 __all__ = ["LlamaBody"]
 
@@ -33,10 +36,10 @@ class LlamaBody(nn.Module):
         self.rope = Rope(config.head_dim, ROPE_THETA)
         self._config = config
 
-    def new_cache(self, rows: int, capacity: int, *, together: bool = False) -> KvCache:
+    def new_cache(self, rows: int, capacity: int, *, together: bool = False, replays: Replays | None = None) -> KvCache:
         """Return an empty cache beside the weights, see :class:`KvCache`."""
         weight, config = self.norm.weight, self._config
-        return KvCache(
+        cache = KvCache(
             [weight.device] * len(self.layers),
             rows,
             config.num_key_value_heads,
@@ -45,7 +48,17 @@ class LlamaBody(nn.Module):
             dtype=weight.dtype,
             rope=self.rope,
             together=together,
+            recorded=replays is not None,
         )
+        if replays is not None:
+            cache.steps = RecordedSteps(
+                cache,
+                replays,
+                lambda x, where: self.through(x, where, cache),
+                width=config.hidden_size,
+                group=config.num_attention_heads // config.num_key_value_heads,
+            )
+        return cache
 
     def forward(self, embeds: Sequence[Tensor], rows: Sequence[int], cache: KvCache) -> Tensor:
         """Add positions to some rows.
@@ -63,13 +76,21 @@ class LlamaBody(nn.Module):
         """
         ragged = cache.reserve(rows, [len(part) for part in embeds])
         x = torch.cat(list(embeds))
-        _, positions = ragged.index(x.device)
-        cos, sin = (part[:, None] for part in self.rope.cos_sin(positions, x.dtype))
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, cos, sin, layer_cache, ragged)
+        states = cache.steps.run(x, ragged) if cache.steps is not None else None
+        if states is None:
+            states = self.through(x, ragged, cache)
         cache.commit(ragged)
-        last: Tensor = self.norm(x[ragged.lasts])
-        return last
+        return states[ragged.lasts]
+
+    def through(self, x: Tensor, where: Ragged | Rectangle, cache: KvCache) -> Tensor:
+        """Take positions ``[n, width]`` through all layers and the last norm; their keys and values are stored."""
+        _, positions = where.index(x.device)
+        cos, sin = self.rope.cos_sin(positions, x.dtype)
+        cos, sin = cos[:, None], signed(sin)[:, None]
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, cos, sin, layer_cache, where)
+        out: Tensor = self.norm(x)
+        return out
 
 
 class _Attention(nn.Module):
@@ -82,12 +103,12 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, ragged: Ragged) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, where: Ragged | Rectangle) -> Tensor:
         per_head = (-1, self._head_dim)
-        queries = rotated(self.q_proj(x).unflatten(-1, per_head), cos, sin)  # [S, heads, head_dim]
-        keys = rotated(self.k_proj(x).unflatten(-1, per_head), cos, sin)
+        queries, keys = (of(x).unflatten(-1, per_head) for of in (self.q_proj, self.k_proj))  # [S, heads, head_dim]
+        queries, keys = rotated_together(queries, keys, cos, sin)
         values = self.v_proj(x).unflatten(-1, per_head)
-        out: Tensor = self.o_proj(cache.attend(queries, keys, values, ragged))
+        out: Tensor = self.o_proj(cache.attend(queries, keys, values, where))
         return out
 
 
@@ -111,7 +132,7 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = RmsNorm(config.hidden_size, NORM_EPS)
         self.mlp = _Mlp(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, ragged: Ragged) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, ragged)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, where: Ragged | Rectangle) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, where)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out

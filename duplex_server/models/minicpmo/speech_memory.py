@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from duplex_server.models.minicpmo.kv import Ragged
+from duplex_server.models.minicpmo.rope import signed
 from duplex_server.models.minicpmo.speech_llama import LlamaBody
 
 __all__ = ["SpeechMemory"]
@@ -78,7 +79,7 @@ class SpeechMemory:
         ragged = Ragged((self._begin,), (past,), (n,))
         x = embeds
         for layer, memory in zip(self._body.layers, self._layers, strict=True):
-            x = layer(x, cos[:, None], sin[:, None], memory, ragged)
+            x = layer(x, cos[:, None], signed(sin)[:, None], memory, ragged)
         self._positions.extend(new)
         self.next_position += n
         state: Tensor = self._body.norm(x[-1:])

@@ -17,7 +17,9 @@ from torch.nn import functional
 from duplex_server.models.minicpmo.config import TtsConfig
 from duplex_server.models.minicpmo.embeddings import empty_embedding
 from duplex_server.models.minicpmo.kv import KvCache
+from duplex_server.models.minicpmo.replays import Replays
 from duplex_server.models.minicpmo.speech_llama import LlamaBody
+from duplex_server.models.minicpmo.speech_steps import SpeechSteps, UnitStart
 
 __all__ = ["CODES_PER_UNIT", "SpeechDecoder", "SpeechSampling", "SpeechState", "penalised", "waiting_times"]
 
@@ -98,16 +100,31 @@ class SpeechDecoder(nn.Module):
         self.model = LlamaBody(config)
         self.head_code = nn.ModuleList([nn.Linear(config.hidden_size, config.num_audio_tokens, bias=False)])
 
-    def new_state(self, rows: int, capacity: int | None = None, *, together: bool = False) -> SpeechState:
+    def new_state(
+        self, rows: int, capacity: int | None = None, *, together: bool = False, replays: Replays | None = None
+    ) -> SpeechState:
         """Return the state of ``rows`` conversations that do not speak.
 
         Args:
             rows: how many.
             capacity: positions of each, about 33 per second of a turn; the decoder's limit if left out.
             together: see :class:`~duplex_server.models.minicpmo.kv.LayerCache`.
+            replays: recordings of the decoder's device; None: nothing is recorded, and the host asks for each code.
         """
         capacity = min(capacity or self.config.max_position_embeddings, self.config.max_position_embeddings)
-        return SpeechState(self.model.new_cache(rows, capacity, together=together))
+        return SpeechState(self.model.new_cache(rows, capacity, together=together, replays=replays))
+
+    @torch.inference_mode()
+    def rehearse(self, state: SpeechState, most_said: int) -> None:
+        """Record all steps that may come, where steps are recorded.
+
+        Args:
+            state: of all rows.
+            most_said: tokens of a unit.
+        """
+        if state.cache.steps is not None and not self.strict:
+            state.cache.steps.rehearse([1, most_said + 2])
+            self._steps.rehearse(state.cache)
 
     @torch.inference_mode()
     def conditions(self, said: Sequence[tuple[Sequence[int], Tensor]]) -> list[Tensor]:
@@ -198,6 +215,13 @@ class SpeechDecoder(nn.Module):
         may_stop = [end or not state.rows[row].begun for row, end in zip(rows, ends, strict=True)]
         seeds = self._seeds(generators)
         hidden = self._begin(rows, conditions, state)
+        if state.cache.steps is not None and not self.strict:
+            starts = [
+                UnitStart(row, state.rows[row].codes, may, seed)
+                for row, may, seed in zip(rows, may_stop, seeds.tolist(), strict=True)
+            ]
+            drawn = self._steps.run(starts, hidden, state.cache)
+            return drawn, [said[-1] if len(said) == CODES_PER_UNIT else None for said in drawn]
         codes: list[list[int]] = [[] for _ in rows]
         going = list(range(len(rows)))
         for step in range(steps):
@@ -214,6 +238,20 @@ class SpeechDecoder(nn.Module):
             embeds = self.emb_code[0](torch.tensor([codes[place][-1] for place in going], device=hidden.device))
             hidden = self.model(embeds.split(1), [rows[place] for place in going], state.cache)
         return codes, [codes[place][-1] if place in going and not self.strict else None for place in range(len(rows))]
+
+    @property
+    def _steps(self) -> SpeechSteps:
+        options = self.sampling
+        return SpeechSteps(
+            self.model,
+            embed=self.emb_code[0],
+            scores=lambda states: self.head_code[0](states).float() / options.temperature,
+            choose=self._chosen_on_device,
+            eos=self.config.eos_code,
+            penalty=options.repetition_penalty,
+            window=options.repetition_window,
+            count=CODES_PER_UNIT,
+        )
 
     def _begin(self, rows: Sequence[int], conditions: Sequence[Tensor], state: SpeechState) -> Tensor:
         """Feed the conditions, each behind what the unit before left over: states of their ends ``[B, width]``."""
@@ -247,25 +285,26 @@ class SpeechDecoder(nn.Module):
         return torch.cat(drawn).to(self.emb_text.weight.device)
 
     def _chosen(self, scores: Tensor, seeds: Tensor, step: int, generators: Sequence[torch.Generator]) -> list[int]:
-        if self.sampling.greedy:
-            chosen = scores.argmax(dim=1)
-        elif self.strict:
+        if self.strict and not self.sampling.greedy:
             shares = scores.softmax(dim=1).cpu()
             return [int(torch.multinomial(row, 1, generator=g)) for row, g in zip(shares, generators, strict=True)]
-        else:
-            # Exponential numbers race: the first to arrive is code i with probability softmax(scores)[i]. The numbers
-            # come from a hash of the row's seed, so that one call draws for all rows, and for none differently.
-            chosen = (scores - waiting_times(seeds, step, scores.shape[1]).log()).argmax(dim=1)
-        found: list[int] = chosen.tolist()
+        found: list[int] = self._chosen_on_device(scores, seeds, step).tolist()
         return found
 
+    def _chosen_on_device(self, scores: Tensor, seeds: Tensor, step: int | Tensor) -> Tensor:
+        if self.sampling.greedy:
+            return scores.argmax(dim=1)
+        # Exponential numbers race: the first to arrive is code i with probability softmax(scores)[i]. The numbers come
+        # from a hash of the row's seed, so that one call draws for all rows, and for none differently.
+        return (scores - waiting_times(seeds, step, scores.shape[1]).log()).argmax(dim=1)
 
-def waiting_times(seeds: Tensor, step: int, count: int) -> Tensor:
+
+def waiting_times(seeds: Tensor, step: int | Tensor, count: int) -> Tensor:
     """Draw exponential numbers that depend on nothing but seed, step and place.
 
     Args:
         seeds: int64 ``[B]``, below 2⁶².
-        step: which draw of these seeds.
+        step: which draw of these seeds, ``[]`` if a tensor.
         count: numbers for each.
 
     Returns:

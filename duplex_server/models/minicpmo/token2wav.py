@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from duplex_server.models.minicpmo.flow import Flow, FlowChunk, FlowVoice
-from duplex_server.models.minicpmo.flow_cache import FlowPool, FlowSlot
+from duplex_server.models.minicpmo.flow_cache import CHUNK_FRAMES, FlowPool, FlowSlot
 from duplex_server.models.minicpmo.flow_encoder import LOOKAHEAD_CODES
+from duplex_server.models.minicpmo.flow_past import Past, RecordedFlow
 from duplex_server.models.minicpmo.vocoder import Vocoder, alike
 from duplex_server.models.minicpmo.voice_prompt import VoicePrompt
 
@@ -55,10 +56,11 @@ class Token2WavState:
 
     Args:
         pool: of what the flow model remembers.
+        recorded: where steps are recorded, and for how many conversations; None: they are not.
     """
 
-    def __init__(self, pool: FlowPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: FlowPool, recorded: RecordedFlow | None = None) -> None:
+        self._pool, self.recorded = pool, recorded
         self._rows: dict[int, _Row] = {}
 
     def open(self, row: int, voice: FlowVoice, generator: torch.Generator) -> None:
@@ -146,13 +148,15 @@ class Token2Wav:
     def device(self) -> torch.device:
         return self.flow.encoder_proj.weight.device
 
-    def new_state(self, most_speaking: int | None = None) -> Token2WavState:
+    def new_state(self, most_speaking: int | None = None, recorded: RecordedFlow | None = None) -> Token2WavState:
         """Return the state of no conversations.
 
         Args:
             most_speaking: conversations that may speak at a time; None: as many as memory holds.
+            recorded: see :class:`Token2WavState`.
         """
-        return Token2WavState(FlowPool(self.flow.sizes, self.steps, self.flow.encoder_proj.weight, most_speaking))
+        pool = FlowPool(self.flow.sizes, self.steps, self.flow.encoder_proj.weight, most_speaking)
+        return Token2WavState(pool, recorded)
 
     def voice(self, prompt: VoicePrompt) -> FlowVoice:
         """Take up a voice, or find it taken up: conversations of equal prompts share it."""
@@ -170,6 +174,18 @@ class Token2Wav:
                 self._voices.popitem(last=False)  # who speaks with it keeps it
         self._voices.move_to_end(prompt.key)
         return found
+
+    @torch.inference_mode()
+    def rehearse(self, prompt: VoicePrompt, state: Token2WavState) -> None:
+        """Record the steps of units in the middle of a turn, where steps are recorded.
+
+        Args:
+            prompt: steps of all voices of its length are recorded.
+            state: of all rows.
+        """
+        if state.recorded is not None:
+            Past.rehearse(self.flow.decoder.estimator, self.voice(prompt).base, state.recorded)
+            self.vocoder.rehearse(self.noise[:, :CHUNK_FRAMES], state.recorded.most, state.recorded.replays)
 
     @torch.inference_mode()
     def push(
@@ -210,7 +226,8 @@ class Token2Wav:
             having = [place for place in range(len(rows)) if turn < len(pieces[place])]
             now = [pieces[place][turn] for place in having]
             for together in alike((len(piece.codes), piece.final) for piece in now):
-                found = self._speak([state[rows[having[i]]] for i in together], [now[i] for i in together])
+                speakers = [state[rows[having[i]]] for i in together]
+                found = self._speak(speakers, [now[i] for i in together], state.recorded)
                 for i, sound in zip(together, found, strict=True):
                     sounds[having[i]].append(sound)
         finished = [self._finished(sound, end) for sound, end in zip(sounds, ends, strict=True)]
@@ -234,7 +251,7 @@ class Token2Wav:
             row.codes.clear()
         return pieces
 
-    def _speak(self, rows: Sequence[_Row], pieces: Sequence[_Piece]) -> list[Tensor]:
+    def _speak(self, rows: Sequence[_Row], pieces: Sequence[_Piece], recorded: RecordedFlow | None) -> list[Tensor]:
         """Speak pieces of one length and kind."""
         final = pieces[0].final
         chunks = []
@@ -243,8 +260,9 @@ class Token2Wav:
             chunks.append(FlowChunk(torch.tensor(piece.codes, device=self.device), row.voice, row.slot))
             if row.tail is None:
                 row.tail = self.vocoder.begin(row.generator)
-        mels = self.flow.speak(chunks, self.noise, self.steps, final=final)
-        sounds = self.vocoder.stream([mel.t() for mel in mels], [row.tail for row in rows], final=final)
+        mels = self.flow.speak(chunks, self.noise, self.steps, final=final, recorded=recorded)
+        tails, replays = [row.tail for row in rows], None if recorded is None else recorded.replays
+        sounds = self.vocoder.stream([mel.t() for mel in mels], tails, final=final, replays=replays)
         led = [
             torch.cat([sound.new_zeros(LEAD_SAMPLES), sound]) if row.first and not final else sound
             for row, sound in zip(rows, sounds, strict=True)

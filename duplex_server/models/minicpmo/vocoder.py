@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from duplex_server.models.minicpmo.hift import Hift, HiftTail
-from duplex_server.models.minicpmo.hift_causal import CausalHift, CausalTail
+from duplex_server.models.minicpmo.hift_causal import RECORDED_ROWS, CausalHift, CausalTail
+from duplex_server.models.minicpmo.replays import Replays
 
 __all__ = ["CausalVocoder", "ClassicVocoder", "Vocoder", "alike"]
 
@@ -36,13 +37,26 @@ class Vocoder(Protocol[_Tail]):
         """A row's state before its turn's first frame; ``generator`` is the row's, on the vocoder's device."""
         ...
 
-    def stream(self, mels: Sequence[Tensor], tails: Sequence[_Tail], *, final: bool) -> list[Tensor]:
+    def rehearse(self, mel: Tensor, most: int, replays: Replays) -> None:
+        """Record what comes in the middle of turns.
+
+        Args:
+            mel: any frames ``[80, n]``, as many as usual.
+            most: rows of a call.
+            replays: of the vocoder's device.
+        """
+        ...
+
+    def stream(
+        self, mels: Sequence[Tensor], tails: Sequence[_Tail], *, final: bool, replays: Replays | None = None
+    ) -> list[Tensor]:
         """Make the next samples of some rows; their tails are updated.
 
         Args:
             mels: next frames ``[80, n]`` of each row, float32.
             tails: one per row.
             final: give out what was held back, too; the tails are of no use then.
+            replays: recordings of the vocoder's device; None: nothing is recorded.
 
         Returns:
             per row float32 at 24 kHz, ``[480 · frames]``: 8 frames behind until the last call.
@@ -67,7 +81,17 @@ class ClassicVocoder:
     def begin(self, generator: torch.Generator | None) -> _ClassicRow:
         return _ClassicRow(generator)
 
-    def stream(self, mels: Sequence[Tensor], tails: Sequence[_ClassicRow], *, final: bool) -> list[Tensor]:
+    def rehearse(self, mel: Tensor, most: int, replays: Replays) -> None:
+        """Nothing of it is recorded."""
+
+    def stream(
+        self,
+        mels: Sequence[Tensor],
+        tails: Sequence[_ClassicRow],
+        *,
+        final: bool,
+        replays: Replays | None = None,  # noqa: ARG002 - it draws its noise anew each time
+    ) -> list[Tensor]:
         speech: dict[int, Tensor] = {}
         for places in alike((mel.shape[1], tail.overlap is None) for mel, tail in zip(mels, tails, strict=True)):
             rows = [tails[place] for place in places]
@@ -96,11 +120,24 @@ class CausalVocoder:
     def begin(self, generator: torch.Generator | None = None) -> CausalTail:  # noqa: ARG002 - its noise is a table
         return self.hift.begin()
 
-    def stream(self, mels: Sequence[Tensor], tails: Sequence[CausalTail], *, final: bool) -> list[Tensor]:
+    def rehearse(self, mel: Tensor, most: int, replays: Replays) -> None:
+        """See :class:`Vocoder`."""
+        for n_rows in (size for size in RECORDED_ROWS if size <= most):
+            tails = [self.begin() for _ in range(n_rows)]
+            for _ in range(2):  # from a turn's second chunk on, all have one shape
+                self.stream([mel] * n_rows, tails, final=False, replays=replays)
+
+    def stream(
+        self, mels: Sequence[Tensor], tails: Sequence[CausalTail], *, final: bool, replays: Replays | None = None
+    ) -> list[Tensor]:
         speech: dict[int, Tensor] = {}
         for places in alike((mel.shape[1], *tail.window) for mel, tail in zip(mels, tails, strict=True)):
             made = self.hift.step(
-                [mels[place] for place in places], [tails[place] for place in places], self.noise, final=final
+                [mels[place] for place in places],
+                [tails[place] for place in places],
+                self.noise,
+                final=final,
+                replays=replays,
             )
             speech.update(zip(places, made, strict=True))
         return [speech[place] for place in range(len(mels))]

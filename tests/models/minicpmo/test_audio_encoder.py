@@ -14,6 +14,7 @@ from torch import Tensor
 from duplex_server.models.minicpmo.audio_encoder import AudioCache, AudioEncoder
 from duplex_server.models.minicpmo.config import AudioConfig, MiniCPMOConfig
 from duplex_server.models.minicpmo.mel import MelChunk, StreamingMel
+from duplex_server.models.minicpmo.replays import Replays
 
 UNIT = 16_000
 SCENARIOS = ("audio_greedy", "omni_script", "sampling", "long_listen", "basic_window")
@@ -28,9 +29,10 @@ def chunks(pcm: npt.NDArray[np.float32], *, strict: bool = False) -> list[MelChu
     return [stream.feed(pcm[begin : begin + UNIT]) for begin in range(0, len(pcm), UNIT)]
 
 
-@pytest.fixture(params=[False, True], ids=["each", "together"])
-def cache(tiny_settings: MiniCPMOConfig, request: pytest.FixtureRequest) -> AudioCache:
-    return AudioCache(tiny_settings.audio, 9, dtype=torch.float32, device="cpu", together=request.param)
+@pytest.fixture(params=["each", "together", "recorded"])
+def cache(audio_encoder: AudioEncoder, request: pytest.FixtureRequest) -> AudioCache:
+    replays = Replays(torch.device("cpu")) if request.param == "recorded" else None
+    return audio_encoder.new_cache(9, together=request.param == "together", replays=replays)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -140,4 +142,5 @@ def test_half_precision_stays_finite_where_activations_leave_its_range(
 def test_a_row_has_141_mib_at_the_published_sizes() -> None:
     published = AudioConfig(d_model=1024, encoder_layers=24, encoder_attention_heads=16, encoder_ffn_dim=4096)
     cache = AudioCache(published, 2, dtype=torch.bfloat16, device="meta")
-    assert sum(layer[:, 0].nbytes for layer in cache.layers) == 2 * 24 * 1500 * 1024 * 2
+    buffers = [buffer for layer in cache.layers for buffer in (layer.keys, layer.values)]
+    assert sum(buffer[0].nbytes for buffer in buffers) == 2 * 24 * 1500 * 1024 * 2

@@ -22,7 +22,8 @@ from tests.helpers.minicpmo_token2wav import CAUSAL, FLOW
 
 
 @pytest.mark.timeout(180)
-def test_random_weights_make_a_model_that_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_random_weights_make_a_model_that_works(tmp_path: Path, recorded: bool) -> None:
     make_tokenizer(tmp_path)
     config = MiniCPMOConfig.from_dict(tiny_config())
     parts = random_parts(config, FLOW, CAUSAL, tmp_path, torch.device("cpu"), torch.float32)
@@ -30,7 +31,7 @@ def test_random_weights_make_a_model_that_works(tmp_path: Path) -> None:
         assert module is not None
         assert all(weight.isfinite().all() for weight in module.parameters())
     stages = Stages()
-    model = model_to_measure(parts, 2, stages.ended, frames=True, together=True)
+    model = model_to_measure(parts, 2, stages.ended, frames=True, together=True, recorded=recorded)
     found = measure_units(model, "omni speaking", 2, 1, stages.take)
     assert not found.failed
     assert found.sound_s == pytest.approx(1.0)

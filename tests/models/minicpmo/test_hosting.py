@@ -48,7 +48,7 @@ def test_gpus_that_hold_it_have_a_model_each(hosted: Hosted) -> None:
     found = hosted(32, 40)
     assert layers(found) == [["cuda:0"], ["cuda:1"]]
     assert precisions(found) == {"16-bit"}
-    assert found.rows == 9, "as many as the smaller one holds"
+    assert found.rows == 8, "as many as the smaller one holds"
     assert layers(hosted(32, 40, devices=("cuda:1",))) == [["cuda:1"]]
 
 

@@ -62,15 +62,17 @@ def test_quantized_weights_are_those_of_the_specification(published: Measured) -
 
 
 def test_a_conversation_takes_what_the_specification_says(hollow_checkpoint: Path) -> None:
-    # §8.1 with 5 flow steps: 590 MB for 4000 tokens, at most 147 MB of hearing, 61 MB and about 240 MB of speech.
+    # §8.1 with 5 flow steps: 590 MB for 4000 tokens, at most 147 MB of hearing, 61 MB and about 240 MB of speech; and
+    # what a step of the solver is recorded upon.
     # Beside the window there is room for one more unit: a picture, sound, typed words, and what is said.
     measured = measure(hollow_checkpoint, Conversation(window=4000, flow_steps=5, prompt_s=5))
     assert sum(part.state for part in measured.layers) == 147_456 * (4000 + 66 + 10 + 256 + 27)
     assert measured.audio.state == 98_304 * 1500
     decoder = 61_440 * 1024
     attention, convolution, encoder = 131_072 * 350 * 5, 262_144 * 5, (4 * 350 + 3 * 350) * 8 * 128 * 4 + 512 * 6 * 4
-    assert measured.speech.state == decoder + attention + convolution + encoder
-    assert sum(part.state for part in measured.parts) == pytest.approx(1.09 * GB, rel=0.01)
+    workspace = 131_072 * 448 + 262_144 + (4 * 448 + 3 * 448) * 8 * 128 * 4 + 512 * 6 * 4
+    assert measured.speech.state == decoder + attention + convolution + encoder + 2 * workspace
+    assert sum(part.state for part in measured.parts) == pytest.approx(1.24 * GB, rel=0.01)
 
 
 @pytest.mark.parametrize("asked", [(4000, 1, 1), (500, 0, 1), (8000, 3, 9)])
@@ -84,7 +86,7 @@ def test_what_is_planned_is_what_is_allocated(asked: tuple[int, int, int]) -> No
 
 def test_a_32_gb_card_holds_everything(published: Measured) -> None:
     arrangement = chosen(published, gpus(32))
-    assert (arrangement.precision, arrangement.split, arrangement.conversations) == (Precision.FULL, "one", 9)
+    assert (arrangement.precision, arrangement.split, arrangement.conversations) == (Precision.FULL, "one", 8)
     assert arrangement.placement == Placement.single("cuda:0", 36)
 
 
@@ -92,11 +94,11 @@ def test_a_32_gb_card_holds_everything(published: Measured) -> None:
     ("gigabytes", "precision", "embedding_on_cpu", "conversations"),
     [
         (24, Precision.FULL, False, 2),  # 24 − 1.5 − 19.57 = 2.93
-        (21, Precision.FULL, True, 1),  # 21 − 1.5 − 19.57 < 1.09 <= 21 − 1.5 − 18.32
+        (22, Precision.FULL, True, 1),  # 22 − 1.5 − 19.57 < 1.24 <= 22 − 1.5 − 18.32
         (16, Precision.INT8, False, 2),  # 16 − 1.5 − 12.0 = 2.5
         (14, Precision.INT8, True, 1),  # 14 − 1.5 − 10.76 = 1.74
         (12, Precision.INT4, False, 1),  # 12 − 1.5 − 8.74 = 1.76
-        (10.2, Precision.INT4, True, 1),  # 10.2 − 1.5 − 7.5 = 1.2
+        (10.4, Precision.INT4, True, 1),  # 10.4 − 1.5 − 7.5 = 1.4
     ],
 )
 def test_a_smaller_card_takes_the_best_precision_that_fits(
@@ -111,7 +113,7 @@ def test_a_smaller_card_takes_the_best_precision_that_fits(
 
 def test_three_12_gb_cards_share_the_layers(published: Measured) -> None:
     arrangement = chosen(published, gpus(12, 12, 12))
-    assert (arrangement.precision, arrangement.split, arrangement.conversations) == (Precision.FULL, "layers", 10)
+    assert (arrangement.precision, arrangement.split, arrangement.conversations) == (Precision.FULL, "layers", 9)
     layers = arrangement.placement.layers
     assert list(layers) == sorted(layers), "a unit passes each device once"
     assert arrangement.placement.head == layers[-1] == "cuda:2"
@@ -166,7 +168,7 @@ def test_parts_that_are_left_out_take_nothing(published: Measured) -> None:
 def test_what_would_fit_is_told_to_the_megabyte(published: Measured) -> None:
     plan = make_plan(published, gpus(8), Wish())
     assert plan.chosen is None
-    assert plan.needed_bytes / GB == pytest.approx(1.5 + 7.5 + 1.09, abs=0.01)
+    assert plan.needed_bytes / GB == pytest.approx(1.5 + 7.5 + 1.24, abs=0.01)
     assert make_plan(published, gpus(plan.needed_bytes / GB), Wish()).chosen is not None
     assert make_plan(published, gpus(plan.needed_bytes / GB - 0.01), Wish()).chosen is None
     several = make_plan(published, gpus(3, 3, 3), Wish())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from duplex_server.models.minicpmo.config import MiniCPMOConfig
+from duplex_server.models.minicpmo.replays import Replays
 from duplex_server.models.minicpmo.speech_loading import load_speech_decoder
 from duplex_server.models.minicpmo.speech_tokens import (
     CODES_PER_UNIT,
@@ -115,13 +116,23 @@ def test_conditions_are_the_official_ones(decoder: SpeechDecoder, shared_goldens
         torch.testing.assert_close(condition, arrays[f"u{unit['unit']}_tts_cond"][0], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("together", [False, True])
-def test_eight_rows_speak_as_each_alone(decoder: SpeechDecoder, together: bool, strict: bool) -> None:
-    decoder.strict = strict
+@pytest.mark.parametrize(
+    ("way", "strict", "greedy"),
+    [
+        ("row by row", False, False),
+        ("row by row", True, False),
+        ("masked", False, False),
+        ("masked", True, False),
+        ("recorded", False, False),
+        ("recorded", False, True),
+    ],
+)
+def test_eight_rows_speak_as_each_alone(decoder: SpeechDecoder, way: str, strict: bool, greedy: bool) -> None:
+    decoder.strict, decoder.sampling = strict, SpeechSampling(greedy=greedy)
     conversations = [made_up(seed, decoder) for seed in range(8)]
     alone = [spoken(decoder.new_state(8), decoder, row, units, row) for row, units in enumerate(conversations)]
-    state = decoder.new_state(8, together=together)
+    replays = Replays(torch.device("cpu")) if way == "recorded" else None
+    state = decoder.new_state(8, together=way != "row by row", replays=replays)
     generators = [torch.Generator().manual_seed(row) for row in range(8)]
     found: list[list[list[int]]] = [[] for _ in range(8)]
     arrival = torch.Generator().manual_seed(9)

@@ -14,6 +14,8 @@ from duplex_server.errors import CapacityError
 from duplex_server.models.minicpmo.assets import find_token2wav
 from duplex_server.models.minicpmo.flow import FlowChunk
 from duplex_server.models.minicpmo.flow_cache import KEPT_FRAMES, FlowPool
+from duplex_server.models.minicpmo.flow_past import RecordedFlow
+from duplex_server.models.minicpmo.replays import Replays
 from duplex_server.models.minicpmo.speech_loading import load_token2wav, load_whole_vocoder
 from duplex_server.models.minicpmo.token2wav import LEAD_SAMPLES, OUTPUT_HZ, Token2Wav, Token2WavState
 from duplex_server.models.minicpmo.vocoder import CausalVocoder, ClassicVocoder
@@ -217,15 +219,15 @@ class TestStreams:
 
 
 class TestRows:
-    @pytest.mark.parametrize("strict", [False, True])
+    @pytest.mark.parametrize(("strict", "recorded"), [(False, False), (False, True), (True, False)])
     def test_eight_rows_of_different_voices_sound_as_each_alone(
-        self, loaded: Token2Wav, classic: ClassicVocoder, strict: bool
+        self, loaded: Token2Wav, classic: ClassicVocoder, strict: bool, recorded: bool
     ) -> None:
         model = speaker(loaded, strict=strict, vocoder=classic if strict else None)
         voices = [voice(row % 3, codes=25 + 7 * (row % 3)) for row in range(8)]
         conversations = [made_up(row) for row in range(8)]
         alone = [spoken(model, voices[row], conversations[row], row=row) for row in range(8)]
-        state = model.new_state()
+        state = model.new_state(recorded=RecordedFlow(Replays(CPU), 8) if recorded else None)
         for row in range(8):
             state.open(row, model.voice(voices[row]), torch.Generator().manual_seed(row))
         found: list[list[Tensor | None]] = [[] for _ in range(8)]
