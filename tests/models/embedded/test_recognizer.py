@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from duplex_server.models.embedded import grammar
 from duplex_server.models.embedded.grammar import parse
@@ -13,6 +15,9 @@ from duplex_server.models.embedded.recognizer import Channel, Hypothesis, Recogn
 from duplex_server.models.embedded.voice import Voice
 from duplex_server.types import Pcm
 from tests.helpers.speech import SPEAKERS, UserVoice, noise, place
+
+_GOLDENS = Path(__file__).resolve().parents[2] / "goldens" / "embedded"
+"""Sound as it reached the model."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,17 @@ def test_a_command_is_recognised_and_believed(recognizer: Recognizer, user: User
     hypothesis = _recognise(recognizer, _scene(user.say(text, speaker)))
     assert parse(hypothesis.text).command == parse(text).command
     assert hypothesis.confidence >= 0
+
+
+def test_a_sentence_is_recognised_whatever_the_length_of_the_silence_before_it(recognizer: Recognizer) -> None:
+    """This one, as it came out of a browser, was taken for "who are you" after 300 ms of silence, and rejected."""
+    clip, rate_hz = soundfile.read(_GOLDENS / "tell_me_a_story.flac", dtype="float32")
+    assert rate_hz == 16000
+    for n_frames in range(24, 32):  # of 10 ms, the decoder's
+        track = np.concatenate([np.zeros(n_frames * 160, np.float32), clip, np.zeros(3200, np.float32)])
+        hypothesis = _recognise(recognizer, track)
+        assert hypothesis.text == "tell me a story", f"after {n_frames} frames"
+        assert hypothesis.confidence >= 0, f"after {n_frames} frames"
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS[:2])
