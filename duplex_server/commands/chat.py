@@ -19,6 +19,10 @@ EXIT_REFUSED = 1
 SECOND_SAMPLES = 16_000
 USUAL_VOICE = "system_ref_audio"
 """The published checkpoint's recording of its usual voice."""
+_NO_MEMORY = (
+    "memory ran out. Less of it is needed with fewer --slices, a shorter recording or question, or a lower --max-tokens; "
+    "--device cpu answers from the host's memory."
+)
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 LANGUAGES = ("en", "zh")
 
@@ -63,10 +67,16 @@ def run(asked: argparse.Namespace) -> int:
     voice = _voice_file(asked)
     messages, omni = _messages(asked, voice)
     parts = _load(asked, messages)
+
+    import torch
+
     try:
         _answer(asked, parts, messages, voice, omni=omni)
     except ClientError as error:
         print(f"duplex-server: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except torch.OutOfMemoryError:
+        print(f"\nduplex-server: {_NO_MEMORY}", file=sys.stderr)
         return EXIT_REFUSED
     return 0
 

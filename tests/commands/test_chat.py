@@ -171,3 +171,20 @@ def test_what_cannot_be_asked_is_a_wrong_setting(
 def test_a_chat_that_is_too_long_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", str(checkpoint), "word " * 41_000, *SHORT]) == 1
     assert "can hold 40959" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_is_told_in_a_sentence(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from duplex_server.models.minicpmo.llm import Qwen3
+
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Qwen3, "forward", exhausted)
+    assert main(["chat", str(checkpoint), "What is it?", *SHORT]) == 1
+    told = capsys.readouterr().err
+    assert "memory ran out" in told
+    assert "Traceback" not in told

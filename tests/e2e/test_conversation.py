@@ -37,7 +37,7 @@ def test_asked_the_time_it_answers_aloud_and_in_captions(
     asked_ms = visitor.times("input_audio_buffer.speech_stopped")[0]
     assert 0.6 < visitor.sound_s(asked_ms) < 10.0
     assert visitor.sound_s(0, asked_ms) == 0.0
-    latency = visitor.look("duplex.latencies.at(-1)")
+    latency = visitor.until("duplex.latencies.at(-1)")
     assert latency["latencyMs"] > 0
     assert visitor.page.get_by_text(answer, exact=True).count() >= 1
     visitor.until("duplex.state.view === 'listening'")

@@ -98,34 +98,47 @@ class Replays:
         return kept.made
 
     def _record(self, kept: _Kept, work: Callable[..., Tensor]) -> None:
-        given = [buffer.clone() for buffer in kept.buffers]  # the work may change them, and has not been done yet
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.device(self._device), _cudnn_attends():
-            # Once without recording, beside the usual stream: libraries choose their kernels and make their handles.
-            if self._beside is None:
-                self._beside = torch.cuda.Stream()
-            usual = torch.cuda.current_stream()
-            self._beside.wait_stream(usual)
+        """Record work, whose buffers are then as they were: it has not been done.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory to do it.
+        """
+        given = [buffer.clone() for buffer in kept.buffers]
+        try:
+            with torch.cuda.device(self._device), _cudnn_attends():
+                self._do_beside(kept, work)
+                kept.graph = self._recording(kept, work)
+        finally:
+            for buffer, before in zip(kept.buffers, given, strict=True):
+                buffer.copy_(before)
+
+    def _do_beside(self, kept: _Kept, work: Callable[..., Tensor]) -> None:
+        """Do work once beside the usual stream: libraries choose their kernels and make their handles."""
+        if self._beside is None:
+            self._beside = torch.cuda.Stream()
+        usual = torch.cuda.current_stream()
+        self._beside.wait_stream(usual)
+        try:
             with torch.cuda.stream(self._beside):
                 work(*kept.buffers)
+        finally:
             usual.wait_stream(self._beside)
-            graph = torch.cuda.CUDAGraph()
-            try:
-                # Other threads may speak to the GPU meanwhile: only what this one says is recorded.
-                with (
-                    _garbage_stays(),
-                    torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
-                ):
-                    kept.made = work(*kept.buffers)
-            except RuntimeError as error:  # of a kernel that cannot be recorded, or memory that is not there
-                kept.plainly, kept.made = True, None
-                self._pool = None  # it still takes itself for being recorded to
-                log.warning("a step could not be recorded and takes longer: %s", str(error).splitlines()[0])
-            else:
-                kept.graph = graph
-        for buffer, before in zip(kept.buffers, given, strict=True):
-            buffer.copy_(before)
+
+    def _recording(self, kept: _Kept, work: Callable[..., Tensor]) -> torch.cuda.CUDAGraph | None:
+        """Return a recording; None if there can be none."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may speak to the GPU meanwhile: only what this one says is recorded.
+            with _garbage_stays(), torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                kept.made = work(*kept.buffers)
+        except RuntimeError as error:  # of a kernel that cannot be recorded, or memory that is not there
+            kept.plainly, kept.made = True, None
+            self._pool = None  # it still takes itself for being recorded to
+            log.warning("a step could not be recorded and takes longer: %s", str(error).splitlines()[0])
+            return None
+        return graph
 
 
 @contextlib.contextmanager
