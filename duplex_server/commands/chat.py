@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from duplex_server.errors import ClientError, ConfigError
+from duplex_server.errors import CapacityError, ClientError, ConfigError
 
 if TYPE_CHECKING:
     from duplex_server.models.minicpmo.messages import Message
@@ -20,8 +20,8 @@ SECOND_SAMPLES = 16_000
 USUAL_VOICE = "system_ref_audio"
 """The published checkpoint's recording of its usual voice."""
 _NO_MEMORY = (
-    "memory ran out. Less of it is needed with fewer --slices, a shorter recording or question, or a lower --max-tokens; "
-    "--device cpu answers from the host's memory."
+    "memory ran out. Less of it is needed with fewer --slices, a shorter recording or question, or a lower "
+    "--max-tokens; --device cpu answers from the host's memory."
 )
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 LANGUAGES = ("en", "zh")
@@ -68,14 +68,15 @@ def run(asked: argparse.Namespace) -> int:
     messages, omni = _messages(asked, voice)
     parts = _load(asked, messages)
 
-    import torch
+    from duplex_server.models.minicpmo.refusals import exhausted_memory_told
 
     try:
-        _answer(asked, parts, messages, voice, omni=omni)
+        with exhausted_memory_told():
+            _answer(asked, parts, messages, voice, omni=omni)
     except ClientError as error:
         print(f"duplex-server: {error}", file=sys.stderr)
         return EXIT_REFUSED
-    except torch.OutOfMemoryError:
+    except CapacityError:
         print(f"\nduplex-server: {_NO_MEMORY}", file=sys.stderr)
         return EXIT_REFUSED
     return 0

@@ -6,9 +6,9 @@ Knows nothing about how the worker runs: a launcher starts it, a link carries me
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -134,7 +134,8 @@ class Worker:
         self._limits = limits
         self._link: Link | None = None  # while it runs
         self._up = False
-        self._free: deque[int] = deque(range(rows))
+        # A heap: models that record steps for their first rows take fewer of them so.
+        self._free = list(range(rows))
         self._slots: dict[int, RowSlot] = {}  # by conversation
         self._conversations = 0
         self._unsent: list[Command] = []  # until the loop's next turn; bounded by what slots may have on its way
@@ -201,7 +202,7 @@ class Worker:
         self._conversations += 1
         slot = RowSlot(
             self,
-            self._free.popleft(),
+            heapq.heappop(self._free),
             self._conversations,
             units_ahead=units_ahead(self.spec.unit_ms),
             stall_limit_s=self._limits.stall_s,
@@ -318,7 +319,7 @@ class Worker:
                     slot.failed(report.error)
             case RowClosed(conversation):
                 if (slot := self._slots.pop(conversation, None)) is not None:
-                    self._free.append(slot.row)
+                    heapq.heappush(self._free, slot.row)
                     slot.freed_now()
             case Loaded(spec):
                 self._come_up(spec)
@@ -343,7 +344,7 @@ class Worker:
         self._up = False
         self._unsent = []
         lost, self._slots = self._slots, {}
-        self._free = deque(range(self.rows))
+        self._free = list(range(self.rows))
         self._lost_conversations += len(lost)
         for slot in lost.values():
             slot.lose(EngineLost(self.name))

@@ -173,18 +173,19 @@ def test_a_chat_that_is_too_long_is_refused(checkpoint: Path, capsys: pytest.Cap
     assert "can hold 40959" in capsys.readouterr().err
 
 
-def test_memory_that_runs_out_is_told_in_a_sentence(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_memory_that_runs_out_while_speaking_is_told_in_a_sentence(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
-    from duplex_server.models.minicpmo.llm import Qwen3
+    from duplex_server.models.minicpmo.narration import Narrator
 
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Qwen3, "forward", exhausted)
-    assert main(["chat", str(checkpoint), "What is it?", *SHORT]) == 1
+    monkeypatch.setattr(Narrator, "finish", exhausted)
+    told_to = ["--speak", str(tmp_path / "said.wav"), *SPOKEN]
+    assert main(["chat", str(checkpoint), "What is it?", *told_to]) == 1
     told = capsys.readouterr().err
     assert "memory ran out" in told
     assert "Traceback" not in told

@@ -64,6 +64,19 @@ def test_a_row_is_given_out_again_only_when_its_close_is_confirmed() -> None:
     run(main())
 
 
+def test_the_first_free_row_is_given_out() -> None:
+    async def main() -> None:
+        stage = Stage(rows=3)
+        async with WorkerPool([stage.worker]) as pool:
+            slots = [await pool.open(SETUP) for _ in range(3)]
+            for slot in (slots[2], slots[0]):
+                slot.hang_up()
+                stage.link.hear([RowClosed(slot.conversation)])
+            assert [(await pool.open(SETUP)).row for _ in range(2)] == [0, 2]
+
+    run(main())
+
+
 def test_late_reports_of_a_conversation_do_not_reach_the_next_one_in_its_row() -> None:
     async def main() -> None:
         stage = Stage(rows=1)

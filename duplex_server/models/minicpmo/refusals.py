@@ -5,12 +5,16 @@ Knows nothing about what becomes of the conversation.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
+
+import torch
 
 from duplex_server.errors import CapacityError, ClientError, DuplexError, ModelLoadError
 from duplex_server.models.minicpmo.kv import ContextFull
 
-__all__ = ["RETRY_AFTER_S", "refusal_of"]
+__all__ = ["RETRY_AFTER_S", "exhausted_memory_told", "refusal_of"]
 
 log = logging.getLogger(__name__)
 
@@ -29,3 +33,16 @@ def refusal_of(error: Exception) -> DuplexError:
         return error
     log.error("no memory for another conversation", exc_info=error)
     return CapacityError(RETRY_AFTER_S)
+
+
+@contextlib.contextmanager
+def exhausted_memory_told() -> Iterator[None]:
+    """Turn memory that runs out meanwhile into the server's own error.
+
+    Raises:
+        CapacityError: it has.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise CapacityError(RETRY_AFTER_S) from error
