@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from duplex_server.models.minicpmo.config import LlmConfig
 from duplex_server.models.minicpmo.kv import ContextFull, KvCache
 from duplex_server.models.minicpmo.llm import Qwen3
 from duplex_server.models.minicpmo.replays import Replays
+from duplex_server.models.minicpmo.rope import Rope, rotated, rotated_together, signed
 
 CONFIG = LlmConfig(
     hidden_size=64,
@@ -120,3 +123,66 @@ def test_half_precision_keeps_the_residual_in_float32(llm: Qwen3) -> None:
     assert found.dtype is torch.float16
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
     assert largest[0] > torch.finfo(torch.float16).max, "the test goes beyond the range"
+
+
+def test_queries_and_keys_rotated_together_are_each_rotated_to_the_bit() -> None:
+    cos, sin = (part[:, None] for part in Rope(32, 1e6).cos_sin(torch.arange(7) + 90, torch.bfloat16))
+    queries, keys = (torch.randn(7, heads, 32).bfloat16() for heads in (4, 2))
+    for found, wanted in zip(rotated_together(queries, keys, cos, signed(sin)), (queries, keys), strict=True):
+        assert torch.equal(found, rotated(wanted, cos, sin))
+
+
+class TestMovedKeys:
+    def test_one_rotation_is_many(self) -> None:
+        rope = Rope(32, 1e6)
+        keys = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
+        step_by_step = keys
+        for by in (-7, -40, 3, -100):
+            step_by_step = rope.turned(step_by_step, by)
+        torch.testing.assert_close(step_by_step, rope.turned(keys, -144), atol=1e-5, rtol=1e-5)
+
+    def test_turned_keys_are_those_of_the_new_position(self) -> None:
+        rope = Rope(32, 1e6)
+        raw = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
+        at = [rotated(raw, *rope.cos_sin(torch.arange(9) + start, torch.float32)) for start in (3500, 12)]
+        torch.testing.assert_close(rope.turned(at[0], 12 - 3500), at[1], atol=2e-3, rtol=0)
+        torch.testing.assert_close(rope.turned_officially(at[0], 3500, 12), at[1], atol=2e-3, rtol=0)
+
+    def test_the_official_rotation_is_reproduced(self, shared_goldens: Path) -> None:
+        import numpy as np
+
+        with np.load(shared_goldens / "golden_components.npz") as arrays:
+            keys, turned = torch.from_numpy(arrays["rope_in"][0]), torch.from_numpy(arrays["rope_out"][0])
+        # The golden says how far, not from where; in float32 that makes no difference that can be seen.
+        torch.testing.assert_close(Rope(64, 1e6).turned(keys, -33), turned, atol=1e-5, rtol=0)
+        torch.testing.assert_close(Rope(64, 1e6).turned_officially(keys, 40, 7), turned, atol=1e-5, rtol=0)
+
+    def test_our_way_rounds_less_than_the_official_one(self) -> None:
+        """Bfloat16 keys after 20 drops, against the same in float32 (specification §9.2 h)."""
+        rope = Rope(128, 1e6)
+        raw = torch.randn(8, 16, 128, generator=torch.Generator().manual_seed(0))
+        exact = rotated(raw, *rope.cos_sin(torch.arange(16) + 300, torch.float32))
+        ours, official = exact.bfloat16(), exact.bfloat16()
+        ours = rope.turned(ours, -260)
+        for start in range(300, 40, -13):
+            official = rope.turned_officially(official, start, start - 13)
+        expected = rope.turned(exact, -260)
+        errors = [float((keys.float() - expected).pow(2).mean().sqrt()) for keys in (ours, official)]
+        assert errors[0] * 3 < errors[1]
+
+    def test_what_is_dropped_is_gone_and_the_rest_unharmed(self, llm: Qwen3) -> None:
+        """Values stay, keys turn; a row that overlaps itself while it moves is not mixed up."""
+        cache = llm.new_cache(2, 30)
+        llm.forward([embeds(20, 0), embeds(5, 1)], [0, 1], cache)
+        values = cache.layers[0].values[0].clone()
+        keys = cache.layers[1].keys.clone()
+        cache.move(0, 7, 4)
+        assert cache.lengths == [17, 5]
+        torch.testing.assert_close(cache.layers[0].values[0, :, :17], torch.cat((values[:, :4], values[:, 7:20]), 1))
+        torch.testing.assert_close(cache.layers[1].keys[0, :, 4:17], llm.rope.turned(keys[0, :, 7:20], -3))
+        assert torch.equal(cache.layers[1].keys[1], keys[1])
+        cache.move(0, 4, 9)
+        assert cache.lengths[0] == 22
+        torch.testing.assert_close(cache.layers[0].values[0, :, 9:22], values[:, 7:20])
+        with pytest.raises(ContextFull):
+            cache.move(0, 9, 20)
