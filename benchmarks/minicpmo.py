@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=COUNTS[-1], help="most conversations to try, default %(default)s")
     parser.add_argument("--units", type=int, default=10, help="seconds for each figure, default %(default)s")
     parser.add_argument(
-        "--gap-s", type=float, default=0.0, help="idle time before each unit, in which a GPU falls asleep; default none"
+        "--gap-s", type=float, default=0.0, help="idle time before each unit, as in a conversation; default none"
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder, default %(default)s")
     asked = parser.parse_args()

@@ -76,7 +76,6 @@ def bench_parts(
     counts: Sequence[int],
     units: int,
     *,
-    recorded: bool = True,
     rest: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Measure what was loaded.
@@ -86,7 +85,6 @@ def bench_parts(
         device: where it is.
         counts: conversations to try, ascending.
         units: seconds of conversation for each figure.
-        recorded: whether a GPU's steps are recorded and replayed.
         rest: called before each unit.
 
     Returns:
@@ -94,13 +92,12 @@ def bench_parts(
     """
     from duplex_server.models.minicpmo import benching
 
-    together = device.startswith("cuda")
-    recorded = recorded and together
+    on_gpu = device.startswith("cuda")
     stages = Stages()
     encoding = dict(benching.encoding_s(parts))
 
     def decoded(n: int) -> float:
-        return benching.decoding_tokens_per_s(parts, n, together=together, recorded=recorded)
+        return benching.decoding_tokens_per_s(parts, n, together=on_gpu, recorded=on_gpu)
 
     decoding = dict([benching.most_that_fit(counts, decoded)])
     decoding = {1: decoding[1] if 1 in decoding else decoded(1)} | decoding
@@ -109,7 +106,7 @@ def bench_parts(
     sees = parts.vision is not None
 
     def made(rows: int) -> MiniCPMO:
-        return benching.model_to_measure(parts, rows, stages.ended, frames=sees, together=together, recorded=recorded)
+        return benching.model_to_measure(parts, rows, stages.ended, frames=sees, together=on_gpu, recorded=on_gpu)
 
     most, model = benching.most_that_fit(counts, made)
     for kind in benching.KINDS:

@@ -164,7 +164,7 @@ def measure_units(
         conversations: how many.
         units: that count; the first two do not.
         take_stages: returns the seconds of each stage since it was last called.
-        rest: called before each unit; a GPU that has nothing to do meanwhile falls asleep.
+        rest: called before each unit.
     """
     rows: list[int] = []
     taken: list[float] = []

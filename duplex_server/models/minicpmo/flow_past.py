@@ -20,8 +20,10 @@ __all__ = ["ROWS_AT_ONCE", "Past", "RecordedFlow", "Workspace"]
 ROWS_AT_ONCE = 32
 """Rows whose past is brought together at a time: 55 MB each at the published sizes with a prompt of five seconds."""
 _ROWS = (1, 4, 16, ROWS_AT_ONCE)
-_KEYS_ALIGNED = 64
-"""Rows, and multiples of keys, for which a step is recorded. Ours."""
+"""Rows for which a step is recorded. Ours."""
+_KEYS = 448
+"""Keys of a recorded step: the new ones, the newest 100, and a voice prompt of up to 6 s. Ours. One size for all
+voices, since clients bring them; with a longer prompt steps are taken without a recording, and take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +112,20 @@ class Past:
     ) -> None:
         self._slots, self._new, self._keep, self._strict = slots, new, keep, strict
         # Only what every unit but a turn's last has is worth a recording.
-        usual = new == CHUNK_FRAMES and keep and not strict
+        fits = new + max(slot.capacity for slot in slots) <= _KEYS
+        usual = new == CHUNK_FRAMES and keep and not strict and fits
         self._replays = recorded.replays if usual and recorded is not None else None
         lengths = [slot.length for slot in slots]
         self._n_rows, self._n_keys = len(slots), new + max(lengths)
         if self._replays is not None and recorded is not None:
-            self._n_rows = recorded.rows(len(slots))
-            # However long a turn is: the keys that are not there yet cost less than another recording.
-            self._n_keys = -(-(new + max(slot.capacity for slot in slots)) // _KEYS_ALIGNED) * _KEYS_ALIGNED
+            self._n_rows, self._n_keys = recorded.rows(len(slots)), _KEYS
         like = slots[0].attention
-        self._whole = self._n_rows == len(slots) and min(lengths) == self._n_keys - new
+        whole = self._n_rows == len(slots) and min(lengths) == self._n_keys - new
         ends = torch.tensor([*lengths, *[0] * (self._n_rows - len(slots))]) + new
         allowed = torch.arange(self._n_keys) < ends[:, None]
         mask = torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf).repeat(2, 1)[:, None, None]
         if self._replays is None:
-            self._workspace = self._new_workspace(None if self._whole else mask.to(like))
+            self._workspace = self._new_workspace(None if whole else mask.to(like))
         else:
             self._workspace = self._kept_workspace(self._replays)
             assert self._workspace.mask is not None
@@ -162,6 +163,8 @@ class Past:
         """
         for n_rows in dict.fromkeys(recorded.rows(count) for count in range(1, recorded.most + 1)):
             past = cls([base] * n_rows, CHUNK_FRAMES, keep=True, strict=False, recorded=recorded)
+            if past._replays is None:  # the voice is too long
+                return
             mels = base.attention.new_zeros(2 * n_rows, CHUNK_FRAMES, estimator.n_inputs)
             past._recorded(recorded.replays, estimator, mels, torch.zeros(()))
 

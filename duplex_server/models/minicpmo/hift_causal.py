@@ -39,6 +39,8 @@ NOISE_S = 30
 """Period of our noise table. The official one is 300 s long, which is 260 MB on the device for a hiss."""
 RECORDED_ROWS = (1, 4)
 """Rows for which the network is recorded. Ours: with more, computing takes longer than telling the GPU what."""
+_CHUNK_FRAMES = 50
+"""Of what is recorded: a second. Turns that begin with less have shapes of their own, which may be any."""
 F0_HISTORY = 8
 """Frames to the left that a value of F0 depends on: four convolutions of three."""
 
@@ -223,7 +225,9 @@ class CausalHift(nn.Module):
         return speech if final else speech[:, : -shape.samples_per_mel]
 
     def _recorded(self, mel: Tensor, spectrum: Tensor, replays: Replays) -> Tensor:
-        if len(mel) > RECORDED_ROWS[-1]:
+        kept = self.history + self.delay_frames  # of a turn's past, from its second chunk on
+        usual = {past + _CHUNK_FRAMES - self.f0_ahead for past in (0, kept)}
+        if len(mel) > RECORDED_ROWS[-1] or mel.shape[2] not in usual:
             return self._network(mel, spectrum)
         n_rows = at_least(len(mel), RECORDED_ROWS, RECORDED_ROWS[-1])
         key = (self, n_rows, mel.shape[2], spectrum.shape[2])

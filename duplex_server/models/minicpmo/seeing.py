@@ -16,8 +16,8 @@ from duplex_server.types import VideoFrame
 __all__ = ["Seeing"]
 
 _MOST_CUTTERS = 8
-"""Threads that cut pictures, which is Pillow's and numpy's work and holds up no other. Ours: 32 pictures of a second
-take 200 ms of one core."""
+"""Threads that cut pictures, which is mostly Pillow's work and holds up no other. Ours: on an H200's host 16 pictures
+took 9 ms instead of 14, of a size that is not scaled."""
 
 
 class Seeing:

@@ -398,3 +398,20 @@ def test_half_precision_sounds_alike(tiny_checkpoint: Path, loaded: Token2Wav, d
     ours, theirs = mels.values()
     assert (ours - theirs).abs().mean() < 0.05 * theirs.abs().mean()
     assert joined(spoken(half, voice(0), units)).isfinite().all()
+
+
+class TestRecordings:
+    def test_voices_and_turns_of_any_length_make_no_more_of_them(self, loaded: Token2Wav) -> None:
+        """What clients bring decides neither how much is recorded nor how much memory that takes."""
+        model = speaker(loaded)
+        replays = Replays(CPU)
+        state = model.new_state(recorded=RecordedFlow(replays, 1))
+        model.rehearse(voice(0), state)
+        rehearsed = set(replays._kept)
+        assert rehearsed
+        for length in (25, 60, 149, 150, 200):
+            state.open(0, model.voice(voice(length, codes=length)), torch.Generator().manual_seed(0))
+            for units in (in_units(range(80)), [(list(range(9)), False), *in_units(range(60))]):
+                for codes, end in units:
+                    model.push([0], [codes], [end], state)
+        assert set(replays._kept) == rehearsed
