@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplex_server.models.minicpmo.kernels import Int4Kernel, agree, int8_product
+from duplex_server.models.minicpmo.kernels import Int4Kernel, agree, has_int8_kernel, int8_product
 from duplex_server.models.minicpmo.memory import GROUP
 from duplex_server.models.minicpmo.placement import Precision
 
@@ -21,6 +21,9 @@ __all__ = ["Int4Linear", "Int8Linear", "layers_without_kernel", "quantize_llm"]
 
 _ROWS = 1024
 """Output channels that are quantized at once: bounds the memory that this takes to some hundred megabytes."""
+_ROWS_BACK = 16_384
+"""Output channels whose weights are brought back to 16 bits at once: 134 MB of the published model, whose head would
+take 1.2 GB as a whole, and the rest of the model nothing else of that size."""
 _STEPS = (-8.0, -7.5, -7.0, 7.0, 7.5)
 """Where in −8..7 a group's largest magnitude is put. Larger steps cut off nothing, smaller ones round less. Ours."""
 
@@ -56,7 +59,9 @@ class Int8Linear(nn.Module):
             whole[first : first + _ROWS] = (rows / rounded.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8)
         self.weight = nn.Parameter(whole, requires_grad=False)
         self.scale = scale
-        self.fused = agree(self._multiplied, self._multiplied_at_once, weight.shape[1], device, dtype)
+        self.fused = has_int8_kernel(device) and agree(
+            self._multiplied, self._multiplied_at_once, weight.shape[1], device, dtype
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[..., n_out]`` for ``x`` ``[..., n_in]``, in the type of ``x``."""
@@ -67,9 +72,15 @@ class Int8Linear(nn.Module):
         return found.to(x.dtype).reshape(*x.shape[:-1], -1)
 
     def _multiplied(self, x: Tensor) -> Tensor:
+        pieces = zip(self.weight.split(_ROWS_BACK), self.scale.split(_ROWS_BACK), strict=True)
+        found = [self._piece(x, weight, scale) for weight, scale in pieces]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+    @staticmethod
+    def _piece(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         if x.dtype is torch.float16:  # sums of products with whole numbers leave its range
-            return F.linear(x, self.weight.to(x.dtype).mul_(self.scale[:, None]))
-        return F.linear(x, self.weight.to(x.dtype)) * self.scale
+            return F.linear(x, weight.to(x.dtype).mul_(scale[:, None]))
+        return F.linear(x, weight.to(x.dtype)) * scale
 
 
 class Int4Linear(nn.Module):

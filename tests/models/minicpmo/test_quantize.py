@@ -122,6 +122,17 @@ def test_with_and_without_a_kernel_the_result_is_the_same(
     torch.testing.assert_close(fused(x[0, 0]), plain(x[0, 0]), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_are_brought_back_piece_by_piece_are_the_same(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duplex_server.models.minicpmo.quantize.agree", lambda *_: False)
+    layer, x = taken(Int8Linear, drawn(64, 96).to(dtype), dtype), drawn(2, 3, 96, seed=1).to(dtype)
+    whole = layer(x)
+    monkeypatch.setattr("duplex_server.models.minicpmo.quantize._ROWS_BACK", 10)
+    torch.testing.assert_close(layer(x), whole)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
