@@ -24,7 +24,8 @@ _INNER_TILES = {"cpu": 2, "cuda": 8}
 def has_int8_kernel(device: torch.device) -> bool:
     """Whether the kernel for eight bits is worth asking for: torch has one for GPUs, with which a step of the published
     language model took 62 ms on an H200, 8 times as long as in 16 bits. Bringing the weights back reads and writes 2.5
-    times the bytes of 16 bits."""
+    times the bytes of 16 bits.
+    """
     return device.type == "cpu"
 
 
