@@ -53,7 +53,7 @@ class _Echo:
         self._carry = speech[n_ticks * _TICK_SAMPLES :]
         found = []
         for tick in speech[: n_ticks * _TICK_SAMPLES].reshape(n_ticks, _TICK_SAMPLES):
-            quiet = float(np.sqrt(np.mean(np.square(tick)))) < QUIET_RMS
+            quiet = float(tick @ tick) < QUIET_RMS**2 * _TICK_SAMPLES
             self._quiet_ticks = self._quiet_ticks + 1 if quiet else 0
             if self._quiet_ticks < _PAUSE_TICKS:
                 found.append(tick)

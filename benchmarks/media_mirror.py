@@ -66,7 +66,7 @@ class MirrorModel:
 
     def _answer(self, row: _Row, unit: Unit) -> ModelOutput:
         pcm = row.resampler.push(unit.audio)
-        quiet = unit.floor is Floor.LISTEN or float(np.sqrt(np.mean(np.square(unit.audio)))) < QUIET_RMS
+        quiet = unit.floor is Floor.LISTEN or float(unit.audio @ unit.audio) < QUIET_RMS**2 * len(unit.audio)
         row.quiet_units = row.quiet_units + 1 if quiet else 0
         if row.speaking and row.turn <= row.cancelled_turn:
             row.speaking = False

@@ -101,6 +101,8 @@ class OpusEncoder:
             outcome = _opus.opus_encoder_ctl(self._state, request, ctypes.c_int32(value))
             assert outcome == _OK, f"opus_encoder_ctl({request}) failed: {outcome}"
         self._packet = ctypes.create_string_buffer(MAX_PACKET_BYTES)
+        self._frame: Pcm = np.empty(self.frame_samples, np.float32)
+        self._frame_at = self._frame.ctypes.data  # asked once: finding it out takes longer than to copy a frame
 
     def encode(self, pcm: Pcm) -> bytes:
         """Encode one frame.
@@ -112,12 +114,12 @@ class OpusEncoder:
             One packet of at most :data:`MAX_PACKET_BYTES`.
         """
         assert pcm.shape == (self.frame_samples,) and pcm.dtype == np.float32, "one frame of float32"
-        frame = np.ascontiguousarray(pcm)
+        self._frame[:] = pcm
         length = _opus.opus_encode_float(
-            self._state, frame.ctypes.data, self.frame_samples, self._packet, MAX_PACKET_BYTES
+            self._state, self._frame_at, self.frame_samples, self._packet, MAX_PACKET_BYTES
         )
         assert length > 0, f"opus_encode_float failed: {length}"
-        return self._packet.raw[:length]
+        return ctypes.string_at(self._packet, length)
 
     def __del__(self) -> None:
         if state := getattr(self, "_state", None):
@@ -140,6 +142,7 @@ class OpusDecoder:
         assert error.value == _OK, f"opus_decoder_create failed: {error.value}"
         self._step_samples = rate_hz // 400  # 2.5 ms
         self._pcm = np.empty(rate_hz * MAX_PACKET_MS // 1000, np.float32)
+        self._pcm_at = self._pcm.ctypes.data
 
     def decode(self, packet: bytes) -> Pcm:
         """Decode the next packet of the stream.
@@ -174,7 +177,7 @@ class OpusDecoder:
         return self._decode(following, n_samples, recover=True)
 
     def _decode(self, packet: bytes, room: int, *, recover: bool) -> Pcm:
-        length = _opus.opus_decode_float(self._state, packet, len(packet), self._pcm.ctypes.data, room, int(recover))
+        length = _opus.opus_decode_float(self._state, packet, len(packet), self._pcm_at, room, int(recover))
         if length <= 0:
             raise CorruptPacket(f"libopus error {length}")
         return self._pcm[:length].copy()

@@ -5,6 +5,8 @@ Knows nothing about rates or codecs.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from duplex_server.types import Pcm, Pcm16
@@ -36,4 +38,4 @@ def level_db(pcm: Pcm) -> float:
     if not len(pcm):
         return SILENCE_DB
     power = float(np.dot(pcm, pcm)) / len(pcm)
-    return max(SILENCE_DB, 10.0 * float(np.log10(power + 1e-12)))
+    return max(SILENCE_DB, 10.0 * math.log10(power + 1e-12))

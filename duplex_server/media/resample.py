@@ -30,15 +30,23 @@ _KAISER_BETA = 8.0
 
 
 @functools.cache
-def _phases(up: int, down: int) -> npt.NDArray[np.float32]:
-    """Return the filter of each output phase, float32 ``[up, taps]``, for a rate change by ``up / down``."""
+def _block(up: int, down: int) -> tuple[npt.NDArray[np.float32], int]:
+    """Return the filter of a rate change by ``up / down`` as a matrix, and half the taps of one output.
+
+    ``down`` input samples become ``up`` output samples: the matrix is float32 ``[inputs, up]``, from all inputs that
+    these outputs are made of, of which the first lies ``half - 1`` before the first output.
+    """
     slower = min(1.0, up / down)
     half = math.ceil(_ZERO_CROSSINGS / slower)  # input samples on either side of an output sample
-    offsets = np.arange(-half + 1, half + 1)[None, :] - np.arange(up)[:, None] / up  # [up, taps]
+    offsets = np.arange(-half + 1, half + 1)[None, :] - np.arange(up)[:, None] / up  # [phase, taps]
     window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (offsets / half) ** 2, 0, 1))) / np.i0(_KAISER_BETA)
     kernel = np.sinc(offsets * slower * _ROLL_OFF) * window
-    filters: npt.NDArray[np.float32] = (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
-    return filters
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    matrix = np.zeros((down * (up - 1) // up + 2 * half, up), np.float32)
+    for output in range(up):
+        centre, phase = divmod(output * down, up)
+        matrix[centre : centre + 2 * half, output] = kernel[phase]
+    return matrix, half
 
 
 class StreamResampler:
@@ -54,10 +62,9 @@ class StreamResampler:
         self.out_hz = out_hz
         divisor = math.gcd(in_hz, out_hz)
         self._up, self._down = out_hz // divisor, in_hz // divisor
-        self._filters = _phases(self._up, self._down)
-        self._half = self._filters.shape[1] // 2
-        self._carry: Pcm = np.zeros(self._half - 1, np.float32)
-        self._next = 0  # the next output's position, in 1/up of an input sample from the carry's first centre
+        self._matrix, self._half = _block(self._up, self._down)
+        self._carry: Pcm = np.zeros(self._half - 1, np.float32)  # begins at a block, with what lies before it
+        self._n_given = 0  # outputs of that block that were handed out
 
     def push(self, pcm: Pcm, *, last: bool = False) -> Pcm:
         """Take float32 ``[n]`` at ``in_hz`` and return what is ready at ``out_hz``, float32 ``[m]``, m may be 0.
@@ -74,18 +81,19 @@ class StreamResampler:
                 self.push(pcm[start : start + _BLOCK_SAMPLES], last=last and start == blocks[-1]) for start in blocks
             ]
             return np.concatenate(parts)
-        tail = np.zeros(self._half if last else 0, np.float32)
-        waiting = np.concatenate([self._carry, np.asarray(pcm, np.float32), tail])
-        n_centres = len(waiting) - 2 * self._half + 1  # input samples whose neighbourhood is complete
-        if n_centres <= 0:
-            self._carry = waiting
-            return np.zeros(0, np.float32)
-        positions = np.arange(self._next, n_centres * self._up, self._down)
-        # Every phase at every centre, of which some are left out: faster than to gather each output's neighbourhood.
-        phases = np.stack([np.correlate(waiting, taps, "valid") for taps in self._filters])  # [up, n_centres]
-        resampled: Pcm = phases[positions % self._up, positions // self._up]
-        self._next += len(positions) * self._down - n_centres * self._up
-        self._carry = waiting[n_centres:]
+        n_waiting = len(self._carry) + len(pcm) + (self._half if last else 0)
+        n_centres = max(0, n_waiting - 2 * self._half + 1)  # input samples whose neighbourhood is complete
+        n_ready = -(-n_centres * self._up // self._down)
+        n_blocks = -(-n_ready // self._up)
+        length = len(self._matrix)
+        # The last block's outputs are worked out as far as they are ready; zeros stand for what has not come.
+        padding = max(n_waiting, (n_blocks - 1) * self._down + length) - len(self._carry) - len(pcm)
+        waiting = np.concatenate([self._carry, np.asarray(pcm, np.float32), np.zeros(padding, np.float32)])
+        windows: Pcm = np.ndarray((n_blocks, length), np.float32, waiting, strides=(4 * self._down, 4))
+        resampled: Pcm = np.dot(windows, self._matrix).reshape(-1)[self._n_given : n_ready]
+        n_done = n_ready // self._up
+        self._n_given = n_ready - n_done * self._up
+        self._carry = waiting[n_done * self._down : n_waiting]
         return resampled
 
 
