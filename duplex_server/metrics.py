@@ -31,6 +31,11 @@ _PACKETS = {
     "sent": "sent",
     "resent": "sent again because the peer asked",
 }
+_PICTURES = {
+    "seen": "Pictures of camera tracks that were shown to the model.",
+    "requested": "Key pictures that were asked for.",
+    "corrupt": "Packets and pictures of camera tracks that were not what they claimed to be.",
+}
 _MEDIA = {
     "rtt": "Round trip",
     "jitter": "How unevenly packets arrive here",
@@ -111,9 +116,12 @@ class Metrics(Gauges):
         self._closed = self._counter("connections_closed", "Connections that ended.", ("transport", "reason"))
         self._moved = _BytesMoved()
         self._registry.register(self._moved)
-        self._packets = {
+        self._media_counts = {
             f"{outcome}_packets": self._counter(f"media_packets_{outcome}", f"Packets of sound that were {meaning}.")
             for outcome, meaning in _PACKETS.items()
+        } | {
+            f"{outcome}_pictures": self._counter(f"media_pictures_{outcome}", meaning)
+            for outcome, meaning in _PICTURES.items()
         }
         self._concealed_s = self._counter("media_concealed_seconds", "Sound guessed in place of lost packets.")
         self._media_s = {
@@ -175,9 +183,9 @@ class Metrics(Gauges):
 
     def media_measured(self, stats: Mapping[str, float], grown: Mapping[str, float]) -> None:
         """How media gets through on one connection, and how much each figure has grown since the last call."""
-        for name, counter in self._packets.items():
-            if (n_packets := grown.get(name, 0.0)) > 0:
-                counter.inc(n_packets)
+        for name, counter in self._media_counts.items():
+            if (n := grown.get(name, 0.0)) > 0:
+                counter.inc(n)
         if (concealed_ms := grown.get("concealed_ms", 0.0)) > 0:
             self._concealed_s.inc(concealed_ms / 1000)
         for name, histogram in self._media_s.items():

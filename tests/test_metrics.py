@@ -122,12 +122,15 @@ def test_what_the_network_does_to_media_is_counted() -> None:
     metrics = Metrics()
     transport: TransportObserver = metrics
     stats = {"received_packets": 50.0, "lost_packets": 2.0, "concealed_ms": 40.0, "rtt_ms": 30.0, "patience_ms": 20.0}
+    stats["seen_pictures"] = 4.0
     transport.media_measured(stats, stats)
     transport.media_measured(stats, {"received_packets": 7.0, "lost_packets": -1.0, "concealed_ms": 0.0})
     lines = lines_of(metrics)
     assert "duplex_media_packets_received_total 57.0" in lines
     assert "duplex_media_packets_lost_total 2.0" in lines
     assert "duplex_media_packets_sent_total 0.0" in lines
+    assert "duplex_media_pictures_seen_total 4.0" in lines
+    assert "duplex_media_pictures_corrupt_total 0.0" in lines
     assert "duplex_media_concealed_seconds_total 0.04" in lines
     assert 'duplex_media_rtt_seconds_bucket{le="0.05"} 2.0' in lines
     assert "duplex_media_jitter_seconds_count 0.0" in lines

@@ -158,7 +158,8 @@ class MediaPath:
     def stats(self) -> Mapping[str, float]:
         """Return what is known, of: ``rtt_ms``; of the microphone ``jitter_ms``, ``patience_ms``, ``received_packets``,
         ``lost_packets``, ``late_packets``, ``requested_packets``, ``concealed_ms``; of the voice ``sent_packets``,
-        ``resent_packets``, ``remote_jitter_ms``, ``remote_loss`` (a share).
+        ``resent_packets``, ``remote_jitter_ms``, ``remote_loss`` (a share); of the camera's track ``seen_pictures``,
+        ``requested_pictures``, ``corrupt_pictures``.
         """
         figures: dict[str, float] = {}
         round_trip_s = self._round_trip_s()
@@ -174,6 +175,10 @@ class MediaPath:
             if receptions := self._receiving.of(ear):
                 figures["jitter_ms"] = 1000 * receptions[-1].jitter_s
                 figures["received_packets"] = float(sum(reception.n_received for reception in receptions))
+        for camera in self._cameras.values():  # likewise
+            figures["seen_pictures"] = float(camera.n_seen)
+            figures["requested_pictures"] = float(camera.n_asked)
+            figures["corrupt_pictures"] = float(camera.n_corrupt)
         if self._speaker is not None:
             sent = self._speaker.transmission
             figures["sent_packets"] = float(sent.n_packets)

@@ -252,6 +252,12 @@ class ConnectionStats(FromServer, kw_only=True, frozen=True, tag="connection.sta
     """How unevenly the model's sound arrives at the client."""
     remote_loss: float | None = None
     """Share of it that did not arrive of late, 0..1."""
+    seen_pictures: int | None = None
+    """Of the client's camera track that were decoded and shown to the model."""
+    requested_pictures: int | None = None
+    """Key pictures that were asked for; as many as are looked at, as a rule."""
+    corrupt_pictures: int | None = None
+    """Packets and pictures of the track that were not what they claimed to be."""
 
 
 class SessionLimits(FromServer, kw_only=True, frozen=True, tag="session.limits"):

@@ -134,6 +134,25 @@ def test_a_paused_session_stands_still() -> None:
     run(main())
 
 
+def test_a_paused_session_does_not_look_at_the_cameras_track() -> None:
+    """Stills are sent on purpose and are taken."""
+
+    async def main() -> None:
+        async with staged() as stage:
+            stage.send(type="session.pause")
+            await asyncio.sleep(0.1)
+            stage.peer.send_picture(np.full((48, 64, 3), 200, np.uint8))
+            await asyncio.sleep(0.2)
+            stage.send(type="session.continue")
+            await asyncio.sleep(0.5)
+            assert not any(unit.frames for unit in stage.slot.units)
+            stage.peer.send_picture(np.full((48, 64, 3), 200, np.uint8))
+            await asyncio.sleep(0.5)
+            assert sum(len(unit.frames) for unit in stage.slot.units) == 1
+
+    run(main())
+
+
 def test_turn_signals_give_the_floor() -> None:
     async def main() -> None:
         async with staged(ScriptedSlot(lambda unit: []), traits=MESSAGE_TRAITS) as stage:

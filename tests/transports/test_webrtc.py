@@ -191,6 +191,9 @@ def test_of_a_camera_only_the_key_pictures_that_were_asked_for_are_decoded() -> 
             (camera,) = media._cameras.values()
             assert camera.n_decoded == camera.n_seen == len(manager.pictures)
             assert camera.n_asked >= 3
+            stats = transport.stats()
+            assert stats["seen_pictures"] == camera.n_seen and stats["requested_pictures"] == camera.n_asked
+            assert stats["corrupt_pictures"] == 0
             assert not any(thread.name == "video-decoder" for thread in threading.enumerate()), "aiortc decodes nothing"
 
     run(scenario)
