@@ -49,7 +49,7 @@ _VANISHING = 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, save; returns 1 if a target was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.connects", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--calls", type=int, default=1000, metavar="N")
+    parser.add_argument("--calls", type=int, default=3000, metavar="N")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where to save results")
     parser.add_argument("--hold", metavar="URL", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
