@@ -1,6 +1,7 @@
 """What the MiniCPM-o engine costs with random weights: latency of a unit by stage, memory, conversations held.
 
-    python -m benchmarks.minicpmo --random-weights --full-size [--most 64] [--units 10] [--gap-s 0.7] [--out FOLDER]
+    python -m benchmarks.minicpmo --random-weights --full-size [--most 64] [--units 10] [--gap-s 0.7] [--context N]
+        [--out FOLDER]
 
 The published architecture needs a CUDA GPU; without one this says so and runs tiny widths on the processor, whose
 figures say nothing about the published model. Random weights cost what trained ones do, but for what is said: with them
@@ -34,6 +35,7 @@ from duplex_server.models.minicpmo.token2wav_layout import FlowSizes, HiftSizes
 from duplex_server.models.minicpmo.tokenizer import Tokenizer
 from duplex_server.models.minicpmo.vision import VisionTower
 from duplex_server.models.minicpmo.vocoder import CausalVocoder
+from duplex_server.types import SessionSetup
 from tests.helpers.minicpmo_checkpoint import make_hollow_checkpoint, make_tokenizer, published_config, tiny_config
 from tests.helpers.minicpmo_token2wav import CAUSAL, FLOW
 
@@ -85,6 +87,9 @@ def main() -> int:
     parser.add_argument(
         "--gap-s", type=float, default=0.0, help="idle time before each unit, as in a conversation; default none"
     )
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="N", help="tokens that each conversation has before; default %(default)s"
+    )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder, default %(default)s")
     asked = parser.parse_args()
     device = best_device()
@@ -105,7 +110,8 @@ def main() -> int:
         config = MiniCPMOConfig.from_dict(raw)
         parts = random_parts(config, *sizes, folder, torch.device(device), best_dtype(device))
         counts = [count for count in COUNTS if count <= asked.most]
-        figures = bench_parts(parts, device, counts, asked.units, rest=lambda: time.sleep(asked.gap_s))
+        setup = SessionSetup(instructions="a" * asked.context)  # the tokenizer is one of single bytes
+        figures = bench_parts(parts, device, counts, asked.units, setup=setup, rest=lambda: time.sleep(asked.gap_s))
         planned = measure(folder, Conversation()).planned_bytes(figures["most_tried"]) if full else None
     figures |= {"full_size": full, "planned_bytes": planned, "card": _card(device)}
     if full:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duplex_server.models.minicpmo.benching import UnitFigures
     from duplex_server.models.minicpmo.model import MiniCPMO
     from duplex_server.models.minicpmo.parts import Parts
+    from duplex_server.types import SessionSetup
 
 __all__ = ["bench_parts", "describe", "plot", "run", "show"]
 
@@ -76,6 +77,7 @@ def bench_parts(
     counts: Sequence[int],
     units: int,
     *,
+    setup: SessionSetup | None = None,
     rest: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Measure what was loaded.
@@ -85,6 +87,7 @@ def bench_parts(
         device: where it is.
         counts: conversations to try, ascending.
         units: seconds of conversation for each figure.
+        setup: of each conversation.
         rest: called before each unit.
 
     Returns:
@@ -114,7 +117,7 @@ def bench_parts(
             continue
         held[kind] = 0
         for count in counts[: counts.index(most) + 1]:
-            found = benching.measure_units(model, kind, count, units, stages.take, rest=rest)
+            found = benching.measure_units(model, kind, count, units, stages.take, setup=setup, rest=rest)
             measured.append(found)
             if not found.held:
                 break

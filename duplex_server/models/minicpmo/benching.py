@@ -154,6 +154,7 @@ def measure_units(
     units: int,
     take_stages: Callable[[], Mapping[str, float]],
     *,
+    setup: SessionSetup | None = None,
     rest: Callable[[], object] = lambda: None,
 ) -> UnitFigures:
     """Hold some conversations for some units, all units of a second arriving together.
@@ -164,6 +165,7 @@ def measure_units(
         conversations: how many.
         units: that count; the first two do not.
         take_stages: returns the seconds of each stage since it was last called.
+        setup: of each conversation; long instructions make long memories.
         rest: called before each unit.
     """
     rows: list[int] = []
@@ -173,7 +175,7 @@ def measure_units(
     try:
         for row in range(conversations):
             try:
-                model.open(row, SessionSetup())
+                model.open(row, setup or SessionSetup())
                 rows.append(row)
             except CapacityError:
                 failed += 1
