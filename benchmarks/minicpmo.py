@@ -88,7 +88,7 @@ def main() -> int:
         "--gap-s", type=float, default=0.0, help="idle time before each unit, as in a conversation; default none"
     )
     parser.add_argument(
-        "--context", type=int, default=0, metavar="N", help="tokens that each conversation has before; default %(default)s"
+        "--context", type=int, default=0, metavar="N", help="tokens that each begins with, default %(default)s"
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder, default %(default)s")
     asked = parser.parse_args()
