@@ -32,7 +32,7 @@ _PACKETS = {
     "resent": "sent again because the peer asked",
 }
 _PICTURES = {
-    "seen": "Pictures of camera tracks that were shown to the model.",
+    "seen": "Pictures of camera tracks that were decoded to be shown to the model.",
     "requested": "Key pictures that were asked for.",
     "corrupt": "Packets and pictures of camera tracks that were not what they claimed to be.",
 }

@@ -170,6 +170,7 @@ def _manager(
     doorkeeper: Doorkeeper | None = None,
     gateway: int = 0,
 ) -> SessionManager:
+    SileroDetector()  # reads the network that all share: what is wrong with it stops the start, not a conversation
     return SessionManager(
         engine,
         max_sessions=settings.max_sessions,

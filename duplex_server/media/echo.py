@@ -79,7 +79,7 @@ class EchoGuard:
         self._sums: _Numbers = np.zeros((_MAX_DELAY_HOPS, 6))
         self._gain_db: _Numbers = np.zeros((_MAX_DELAY_HOPS, _BANDS))
         self._recent_excess_db: _Numbers = np.zeros(_MAX_DELAY_HOPS)
-        self._quiet_hops = _HOPS
+        self._quiet_hops = _HOPS + _RING_HOPS
 
     def sent(self, pcm: Pcm | None, n_samples: int) -> None:
         """Note what left during a tick: float32 24 kHz, or None for ``n_samples`` of silence."""
@@ -88,7 +88,7 @@ class EchoGuard:
             hop, block = block[:_HOP_SAMPLES], block[_HOP_SAMPLES:]
             silent = pcm is None and self._quiet_hops > 2
             self._quiet_hops = self._quiet_hops + 1 if pcm is None else 0
-            if self._quiet_hops > _HOPS:
+            if self._quiet_hops > _HOPS + _RING_HOPS:
                 continue  # everything that is kept is silence already
             self._sent_pcm = np.concatenate([self._sent_pcm[_HOP_SAMPLES:], hop])
             self._keep(None if silent else _band_levels_db(self._sent_pcm, OUTPUT_RATE_HZ))

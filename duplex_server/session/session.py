@@ -146,10 +146,9 @@ class Session:
         match received:
             case MediaAudio():
                 self._hear_later(received)
-            case MediaFrame() if not self._paused:
-                self._put_image(received, self._position_s)
             case MediaFrame():
-                pass
+                if not self._paused:
+                    self._put_image(received, self._position_s)
             case ClientError():
                 self._refuse(received)
             case _:

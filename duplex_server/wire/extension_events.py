@@ -253,7 +253,7 @@ class ConnectionStats(FromServer, kw_only=True, frozen=True, tag="connection.sta
     remote_loss: float | None = None
     """Share of it that did not arrive of late, 0..1."""
     seen_pictures: int | None = None
-    """Of the client's camera track that were decoded and shown to the model."""
+    """Of the client's camera track that were decoded to be shown to the model."""
     requested_pictures: int | None = None
     """Key pictures that were asked for; as many as are looked at, as a rule."""
     corrupt_pictures: int | None = None
